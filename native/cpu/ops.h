@@ -1,0 +1,99 @@
+// The CPU's kernels: what they mean. One source (kernels-inl.h) compiled once per ISA, one table chosen once (dispatch.cpp).
+// All pointers may be unaligned unless said otherwise. Matrices are row-major. All arithmetic is fp32.
+//
+// Determinism: the value of each output element depends on its own operands alone: not on how many tokens share the
+// launch, how rows are split into pieces, which thread computes it, or how many threads there are. So results do not
+// depend on batch shape or placement. (They may differ between ISAs.)
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/data_type.h"
+#include "core/thread_pool.h"
+
+namespace flexplan::cpu {
+
+// Consecutive rows of a weight matrix that lie together in memory.
+struct WeightPiece {
+  const std::byte* data;  // rows x rowBytes(dtype, cols)
+  int64_t rows;
+};
+
+// A weight matrix [sum of pieces' rows, cols] whose rows lie in up to 3 places.
+struct WeightMatrix {
+  DataType dtype;  // kFloat32, kFloat16, kBFloat16, kInt4 (groups of 64 along cols)
+  int64_t cols;
+  WeightPiece pieces[3];
+  int numPieces;
+};
+
+// out[t, r] = sum_c x[t, c] * weight[r, c] + bias[r]
+struct Matmul {
+  WeightMatrix weight;
+  const float* bias;  // [rows] or null
+  const float* x;     // [tokens, xStride]
+  int64_t xStride;
+  float* out;  // [tokens, outStride]
+  int64_t outStride;
+};
+
+// Several matmuls over the same number of tokens in one parallel region (q, k, v; gate, up).
+void matmul(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens);
+
+// Converts rows between storage and fp32. kInt4: cols values per row, group padding handled.
+void toFloat(ThreadPool& pool, DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out);
+void fromFloat(ThreadPool& pool, DataType to, const float* rows, int64_t numRows, int64_t cols, std::byte* out);
+
+// y[t] = (x[t] - mean) / sqrt(variance + epsilon) * weight + bias      x, y: [tokens, size]; y may be x
+void layerNorm(ThreadPool& pool, const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens,
+               int64_t size, float* y);
+// y[t] = x[t] / sqrt(mean(x[t]^2) + epsilon) * weight
+void rmsNorm(ThreadPool& pool, const float* x, const float* weight, float epsilon, int64_t tokens, int64_t size,
+             float* y);
+
+// y += x
+void add(ThreadPool& pool, const float* x, int64_t count, float* y);
+
+enum class Activation { kRelu, kGelu, kGeluTanh, kSilu };
+// x = f(x), or x = f(gate) * x when gate is not null
+void activate(ThreadPool& pool, Activation f, const float* gate, int64_t count, float* x);
+
+// Rotates the halves of each head (Hugging Face "rotate_half" order) by position * inverseFrequencies[d], d < headDim / 2.
+// x: [tokens, numHeads * headDim] with row stride xStride
+void rope(ThreadPool& pool, const int32_t* positions, const float* inverseFrequencies, int64_t tokens, int64_t numHeads,
+          int64_t headDim, int64_t xStride, float* x);
+
+// The KV cache of one sequence in one layer: row p holds K then V of position p, numKvHeads * headDim values each, in dtype
+// (kInt4: each head padded to whole groups of 64).
+struct KvView {
+  const std::byte* rows;
+  DataType dtype;
+};
+
+// Causal attention of one sequence's newest numQueries tokens over its numQueries + numPast KV rows (all in `kv`).
+// Query t attends to positions p <= numPast + t, and p > numPast + t - slidingWindow when slidingWindow > 0.
+// Query head h uses KV head h / (numHeads / numKvHeads). scale = 1 / sqrt(headDim).
+struct AttentionSequence {
+  KvView kv;
+  int64_t numPast;
+  int64_t numQueries;
+  const float* q;  // [numQueries, qStride]
+  float* out;      // [numQueries, outStride]
+};
+struct AttentionShape {
+  int64_t numHeads, numKvHeads, headDim, qStride, outStride, slidingWindow;
+};
+void attention(ThreadPool& pool, const AttentionShape& shape, std::span<const AttentionSequence> sequences);
+
+// Rounds K and V ([tokens, numKvHeads * headDim], strides given) to dtype and writes them as KV rows, one after the other.
+void storeKvRows(ThreadPool& pool, DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens,
+                 int64_t numKvHeads, int64_t headDim, std::byte* rows);
+size_t kvRowBytes(DataType dtype, int64_t numKvHeads, int64_t headDim);
+
+// Name of the kernel set in use and of all that this machine can run, best last. FLEXPLAN_ISA forces one.
+const char* isaName();
+std::span<const char* const> availableIsas();
+
+}  // namespace flexplan::cpu
