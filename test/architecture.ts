@@ -6,7 +6,7 @@ export interface SourceFile {
   readonly text: string;
 }
 
-const BASE = ['tiers', 'units', 'errors'];
+const BASE = ['tiers', 'units', 'errors', 'schema'];
 const PLANNING = ['models', 'workload', 'hardware', 'policy'];
 
 /** Module of src/ -> modules that it may import besides itself. `type:` in front: types only. */
@@ -14,6 +14,7 @@ const MODULE_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   tiers: [],
   errors: [],
   units: ['errors'],
+  schema: ['errors'],
   models: BASE,
   workload: BASE,
   hardware: BASE,
