@@ -1,4 +1,5 @@
 /** How a job is run: batch shape, placement, quantization, where attention runs. */
+import { VALUES_PER_QUANT_GROUP } from '../models/tensors.js';
 import type { Tier } from '../tiers.js';
 
 export type TensorClass = 'weights' | 'kvCache' | 'activations';
@@ -28,7 +29,7 @@ export interface Policy {
   readonly overlap: boolean;
 }
 
-export const QUANT_GROUP_SIZE = 64;
+export const QUANT_GROUP_SIZE = VALUES_PER_QUANT_GROUP;
 
 export function blockSize(policy: Pick<Policy, 'gpuBatchSize' | 'numGpuBatches'>): number {
   return policy.gpuBatchSize * policy.numGpuBatches;

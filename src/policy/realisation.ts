@@ -1,6 +1,29 @@
 /** Fractions -> whole slices: what is planned is what is placed. The rules are in docs/schedule.md, "Where bytes live". */
-import type { Tier } from '../tiers.js';
-import type { Placement, TensorClass, TierBytes } from './policy.js';
+import { FlexplanError } from '../errors.js';
+import type { ModelConfig } from '../models/model-config.js';
+import {
+  hiddenBytes,
+  kvRowBytes,
+  LAYER_KINDS,
+  layerCount,
+  layerTensors,
+  rowBytes,
+  type LayerKind,
+  type TensorSpec,
+} from '../models/tensors.js';
+import { TIERS, type Device, type Tier } from '../tiers.js';
+import { jobBlocks, reservedTokens } from '../workload/blocks.js';
+import type { SequenceLength, Workload } from '../workload/workload.js';
+import { checkFractions } from './check-policy.js';
+import {
+  TENSOR_CLASSES,
+  type Placement,
+  type Policy,
+  type TensorClass,
+  type TierBytes,
+  type TierFractions,
+} from './policy.js';
+import { realiseSlots } from './slots.js';
 
 /** Rows [0, gpuRows) live on gpu, the next cpuRows on cpu, the rest on disk. Vectors: cols = 1, wholly on the device tier. */
 export interface TensorPlacement {
@@ -26,11 +49,135 @@ export interface SlotPlacement {
 }
 
 export interface Realisation {
-  /** The nine fractions really placed. */
+  /** The nine fractions really placed (weights: of the matrices and tables; vectors always stay on the device). */
   readonly placement: Placement;
   readonly weights: WeightPlacement;
   /** Length blockSize. */
   readonly slots: readonly SlotPlacement[];
-  /** weights: the whole model; kvCache, activations: reserved for the largest block. */
+  /** weights: the whole model, vectors included; kvCache, activations: reserved for the largest block. */
   readonly bytes: Readonly<Record<TensorClass, TierBytes>>;
+}
+
+/** Rows per tier of one tensor. */
+export function tensorRows({ rows, gpuRows, cpuRows }: TensorPlacement): TierBytes {
+  return { gpu: gpuRows, cpu: cpuRows, disk: rows - gpuRows - cpuRows };
+}
+
+/**
+ * The slices that a policy places, deterministically. Throws `bad-input` when fractions do not sum to 1, or when the
+ * device has no gpu tier and the policy wants something there.
+ */
+export function realise(model: ModelConfig, policy: Policy, workload: Workload, device: Device): Realisation {
+  checkFractions(policy);
+  checkDevice(policy.placement, device);
+  const weights = {
+    embed: cutLayer(model, 'embed', policy, device),
+    decoder: cutLayer(model, 'decoder', policy, device),
+    head: cutLayer(model, 'head', policy, device),
+  };
+  const matrices = weightBytes(model, weights, policy.weightBits, (tensor) => tensor.kind !== 'vector');
+  const slots = realiseSlots(policy, device);
+  const bytes = {
+    weights: weightBytes(model, weights, policy.weightBits, () => true),
+    ...slotBytes(model, policy, workload, slots),
+  };
+  const placement = {
+    weights: fractions(matrices, policy.placement.weights),
+    kvCache: fractions(bytes.kvCache, policy.placement.kvCache),
+    activations: fractions(bytes.activations, policy.placement.activations),
+  };
+  return { placement, weights, slots, bytes };
+}
+
+function checkDevice(placement: Placement, device: Device): void {
+  const wanted = TENSOR_CLASSES.find((tensorClass) => placement[tensorClass].gpu > 0);
+  if (device === 'cpu' && wanted)
+    throw new FlexplanError(
+      'bad-input',
+      `expected placement.${wanted}.gpu to be 0 on a device without gpu tier, got ${placement[wanted].gpu}; move it to cpu`,
+    );
+}
+
+/** The layer's matrices end to end, cut at the two byte boundaries, each moved to the nearest row boundary. */
+function cutLayer(model: ModelConfig, kind: LayerKind, policy: Policy, device: Device): TensorPlacement[] {
+  const tensors = layerTensors(model, kind);
+  const sizes = tensors.map((tensor) => rowBytes(model, tensor, policy.weightBits));
+  const total = tensors.reduce((sum, { kind: k, rows }, t) => (k === 'vector' ? sum : sum + rows * sizes[t]!), 0);
+  const { gpu, cpu, disk } = policy.placement.weights;
+  const gpuEnd = gpu * total;
+  const cpuEnd = disk === 0 ? total : (gpu + cpu) * total;
+  let start = 0;
+  return tensors.map(({ role, kind: tensorKind, rows, cols }, t) => {
+    if (tensorKind === 'vector') return { role, rows, cols, ...wholly(rows, device) };
+    const rowsBefore = (end: number) => Math.min(rows, Math.max(0, Math.round((end - start) / sizes[t]!)));
+    const gpuRows = rowsBefore(gpuEnd);
+    const cpuRows = Math.max(gpuRows, rowsBefore(cpuEnd)) - gpuRows;
+    start += rows * sizes[t]!;
+    return { role, rows, cols, gpuRows, cpuRows };
+  });
+}
+
+function wholly(rows: number, device: Device): { gpuRows: number; cpuRows: number } {
+  return device === 'cpu' ? { gpuRows: 0, cpuRows: rows } : { gpuRows: rows, cpuRows: 0 };
+}
+
+function weightBytes(
+  model: ModelConfig,
+  weights: WeightPlacement,
+  weightBits: Policy['weightBits'],
+  counts: (tensor: TensorSpec) => boolean,
+): TierBytes {
+  const bytes: TierBytes = { gpu: 0, cpu: 0, disk: 0 };
+  for (const kind of LAYER_KINDS) {
+    const layers = layerCount(model, kind);
+    layerTensors(model, kind).forEach((tensor, t) => {
+      if (!counts(tensor)) return;
+      const rows = tensorRows(weights[kind][t]!);
+      const size = layers * rowBytes(model, tensor, weightBits);
+      for (const tier of TIERS) bytes[tier] += rows[tier] * size;
+    });
+  }
+  return bytes;
+}
+
+/** Reserved bytes per tier: the most that any block of the job needs there. */
+function slotBytes(
+  model: ModelConfig,
+  policy: Policy,
+  workload: Workload,
+  slots: readonly SlotPlacement[],
+): { kvCache: TierBytes; activations: TierBytes } {
+  const kvTokenBytes = model.numLayers * kvRowBytes(model, policy.kvCacheBits);
+  const most = { kvCache: { gpu: 0, cpu: 0, disk: 0 }, activations: { gpu: 0, cpu: 0, disk: 0 } };
+  for (const { sequences } of jobBlocks(workload, slots.length)) {
+    const kvCache = perTier(sequences, slots, 'kvTier', (length) => kvTokenBytes * reservedTokens(length));
+    const activations = perTier(
+      sequences,
+      slots,
+      'activationTier',
+      (length) => hiddenBytes(model) * length.promptTokens,
+    );
+    for (const tier of TIERS) {
+      most.kvCache[tier] = Math.max(most.kvCache[tier], kvCache[tier]);
+      most.activations[tier] = Math.max(most.activations[tier], activations[tier]);
+    }
+  }
+  return most;
+}
+
+function perTier(
+  sequences: readonly SequenceLength[],
+  slots: readonly SlotPlacement[],
+  where: 'kvTier' | 'activationTier',
+  size: (length: SequenceLength) => number,
+): TierBytes {
+  const bytes: TierBytes = { gpu: 0, cpu: 0, disk: 0 };
+  sequences.forEach((length, slot) => (bytes[slots[slot]![where]] += size(length)));
+  return bytes;
+}
+
+/** A class without bytes keeps the fractions that were asked for. */
+function fractions({ gpu, cpu, disk }: TierBytes, asked: TierFractions): TierFractions {
+  const total = gpu + cpu + disk;
+  return total === 0 ? asked : { gpu: gpu / total, cpu: cpu / total, disk: disk / total };
 }
