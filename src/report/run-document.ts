@@ -1,0 +1,90 @@
+/** What `run --json` prints: one measured run beside what the cost model had said of it. Documents: JSON of this shape. */
+import type { Estimate, LinkBytes, StageSeconds } from '../cost-model/estimate-types.js';
+import { FlexplanError } from '../errors.js';
+import type { Policy, TensorClass, TierBytes } from '../policy/policy.js';
+import type { Device, Phase } from '../tiers.js';
+
+/** Relative errors of the prediction: (predicted - measured) / measured. */
+export interface PredictionError {
+  readonly prefillSeconds: number;
+  readonly decodeSeconds: number;
+  readonly totalSeconds: number;
+  readonly genTokensPerSecond: number;
+}
+
+/** The parts of a plan that a report shows. */
+export interface ReportedPlan {
+  readonly model: { readonly name: string };
+  readonly hardware: { readonly name: string };
+  readonly workload: { readonly promptTokens: number; readonly genTokens: number; readonly numSequences?: number };
+  readonly policy: Policy;
+}
+
+export interface RunDocument {
+  readonly schemaVersion: 1;
+  readonly source: 'measured';
+  readonly device: Device;
+  readonly plan: ReportedPlan;
+  readonly numSequences: number;
+  /** Of all sequences together. */
+  readonly promptTokens: number;
+  /** Of all sequences together, as many as were really generated. */
+  readonly genTokens: number;
+  readonly numBlocks: number;
+  readonly prefillSeconds: number;
+  readonly decodeSeconds: number;
+  readonly totalSeconds: number;
+  readonly genTokensPerSecond: number;
+  readonly stageSeconds: Readonly<Record<Phase, StageSeconds>>;
+  readonly trafficBytes: Readonly<Record<Phase, LinkBytes>>;
+  readonly peakBytes: TierBytes;
+  readonly capacityBytes: TierBytes;
+  readonly placedBytes: Readonly<Record<TensorClass, TierBytes>>;
+  /** Of the same sequences under the same policy. */
+  readonly predicted: Estimate;
+  readonly error: PredictionError;
+  readonly environment: Readonly<Record<string, string | number>>;
+}
+
+export function relativeError(predicted: number, measured: number): number {
+  return predicted === measured ? 0 : (predicted - measured) / measured;
+}
+
+/** Throws `bad-input` when the document is not a measured run. */
+export function checkRunDocument(document: unknown): RunDocument {
+  const run = document as Partial<RunDocument> | null;
+  const problem =
+    typeof run !== 'object' || run === null
+      ? `${typeof document}`
+      : run.schemaVersion !== 1
+        ? `schemaVersion ${String(run.schemaVersion)}`
+        : run.source !== 'measured'
+          ? `source ${String(run.source)}`
+          : RUN_FIELDS.find((field) => run[field] === undefined);
+  if (problem !== undefined)
+    throw new FlexplanError(
+      'bad-input',
+      `expected a document that \`flexplan run --json\` printed, got one with ${
+        RUN_FIELDS.includes(problem as keyof RunDocument) ? `no ${problem}` : problem
+      }; make it anew with flexplan run --json`,
+    );
+  return run as RunDocument;
+}
+
+const RUN_FIELDS: readonly (keyof RunDocument)[] = [
+  'device',
+  'plan',
+  'numSequences',
+  'genTokens',
+  'prefillSeconds',
+  'decodeSeconds',
+  'totalSeconds',
+  'genTokensPerSecond',
+  'stageSeconds',
+  'trafficBytes',
+  'peakBytes',
+  'capacityBytes',
+  'predicted',
+  'error',
+  'environment',
+];
