@@ -1,0 +1,51 @@
+/** A run and its policy in words, for the head of a report. */
+import type { TensorClass } from '../policy/policy.js';
+import { TIERS } from '../tiers.js';
+import { formatBytes } from '../units.js';
+import { tierLabel } from './comparison.js';
+import type { RunDocument } from './run-document.js';
+
+const CLASS_LABELS: Readonly<Record<TensorClass, string>> = {
+  weights: 'weights',
+  kvCache: 'KV cache',
+  activations: 'activations',
+};
+
+/** `2.6 MiB GPU, 5.1 MiB RAM`: the tiers that hold something. */
+function placementWords(run: RunDocument, tensorClass: TensorClass): string {
+  const bytes = run.placedBytes[tensorClass];
+  const parts = TIERS.filter((tier) => bytes[tier] > 0).map(
+    (tier) => `${formatBytes(bytes[tier])} ${tierLabel(tier, run.device)}`,
+  );
+  return parts.join(', ') || 'nothing';
+}
+
+function attentionWords(run: RunDocument): string {
+  const { placement, cpuAttentionFraction, diskKvCpuAttentionFraction = 0 } = run.plan.policy;
+  const onCpu = placement.kvCache.cpu * cpuAttentionFraction + placement.kvCache.disk * diskKvCpuAttentionFraction;
+  if (run.device === 'cpu') return 'on the CPU, which is the device';
+  return onCpu === 0 ? 'on the device' : `${Math.round(onCpu * 100)} % of the sequences on the CPU`;
+}
+
+/** Term and text pairs: model, device, job, batch shape, placements. */
+export function describeRun(run: RunDocument): [string, string][] {
+  const { policy, model, hardware } = run.plan;
+  const batch = `${policy.gpuBatchSize} × ${policy.numGpuBatches} sequences a block, ${run.numBlocks} block${run.numBlocks === 1 ? '' : 's'}`;
+  return [
+    ['model', model.name],
+    [
+      'device',
+      run.device === 'emulated'
+        ? `emulated GPU (profile ${hardware.name})`
+        : `${run.device} (profile ${hardware.name})`,
+    ],
+    ['job', `${run.numSequences} prompts, ${run.promptTokens} prompt tokens, ${run.genTokens} generated tokens`],
+    ['batch', batch],
+    ['stored as', `weights ${policy.weightBits}-bit, KV cache ${policy.kvCacheBits}-bit`],
+    ['decode attention', attentionWords(run)],
+    ...(Object.keys(CLASS_LABELS) as TensorClass[]).map((name): [string, string] => [
+      CLASS_LABELS[name],
+      placementWords(run, name),
+    ]),
+  ];
+}
