@@ -1,0 +1,86 @@
+/** JSON Schema of the hardware profile document. */
+
+const quantity = (limits: Readonly<Record<string, number>>) => ({
+  type: 'object',
+  properties: {
+    value: { type: 'number', ...limits },
+    source: { enum: ['measured', 'fitted', 'datasheet', 'paper', 'set'] },
+    spread: { type: 'number', minimum: 0 },
+    note: { type: 'string' },
+  },
+  required: ['value', 'source'],
+  additionalProperties: false,
+});
+const rate = quantity({ exclusiveMinimum: 0 });
+const amount = quantity({ minimum: 0 });
+
+const link = {
+  type: 'object',
+  properties: { bytesPerSecond: rate, latencySeconds: amount },
+  required: ['bytesPerSecond', 'latencySeconds'],
+  additionalProperties: false,
+};
+
+const matmul = {
+  type: 'array',
+  minItems: 1,
+  items: {
+    type: 'object',
+    properties: { tokens: { type: 'integer', minimum: 1 }, flopsPerSecond: rate },
+    required: ['tokens', 'flopsPerSecond'],
+    additionalProperties: false,
+  },
+};
+
+const computeRates = {
+  type: 'object',
+  properties: {
+    matmul,
+    matmul4Bit: matmul,
+    memoryBytesPerSecond: rate,
+    attentionPrefillFlopsPerSecond: rate,
+    attentionDecodeBytesPerSecond: rate,
+    attentionDecode4BitBytesPerSecond: rate,
+    launchSeconds: amount,
+  },
+  required: [
+    'matmul',
+    'memoryBytesPerSecond',
+    'attentionPrefillFlopsPerSecond',
+    'attentionDecodeBytesPerSecond',
+    'launchSeconds',
+  ],
+  additionalProperties: false,
+};
+
+export const hardwareProfileSchema = {
+  type: 'object',
+  properties: {
+    schemaVersion: { const: 1 },
+    name: { type: 'string', minLength: 1 },
+    description: { type: 'string' },
+    device: { enum: ['cuda', 'cpu', 'emulated'] },
+    memory: {
+      type: 'object',
+      properties: { gpuBytes: amount, cpuBytes: amount, diskBytes: amount },
+      required: ['cpuBytes', 'diskBytes'],
+      additionalProperties: false,
+    },
+    links: {
+      type: 'object',
+      properties: { cpuToGpu: link, gpuToCpu: link, diskToCpu: link, cpuToDisk: link },
+      required: ['diskToCpu', 'cpuToDisk'],
+      additionalProperties: false,
+    },
+    compute: {
+      type: 'object',
+      properties: { gpu: computeRates, cpu: computeRates },
+      required: ['cpu'],
+      additionalProperties: false,
+    },
+    taskSeconds: amount,
+    environment: { type: 'object', additionalProperties: { type: ['string', 'number'] } },
+  },
+  required: ['schemaVersion', 'name', 'device', 'memory', 'links', 'compute', 'taskSeconds'],
+  additionalProperties: false,
+} as const;
