@@ -1,0 +1,44 @@
+/** What the cost model says of one batch shape, still open in the placement: the terms of the estimate and of the LP alike. */
+import type { Policy } from '../policy/policy.js';
+import type { Link, Phase, StageName, Tier } from '../tiers.js';
+import { scale, sum, type Affine } from './affine.js';
+
+/** All of a policy but its placement. */
+export type BatchShape = Pick<
+  Policy,
+  'gpuBatchSize' | 'numGpuBatches' | 'weightBits' | 'kvCacheBits' | 'quantGroupSize' | 'overlap'
+>;
+
+/**
+ * A stretch of the schedule that the job runs `count` times, and what each stage does in one run of it.
+ * In one run the stages go side by side, except where they share silicon or wait for each other:
+ * the seconds of a run are the largest of `boundSeconds`.
+ */
+export interface Segment {
+  readonly phase: Phase;
+  readonly label: 'fill' | 'decoder' | 'lastDecoder' | 'turn';
+  readonly count: number;
+  readonly stageSeconds: Readonly<Record<StageName, Affine>>;
+  readonly trafficBytes: Readonly<Record<Link, Affine>>;
+  /** Each is a lower bound of a run's seconds, and their maximum is the run's seconds. */
+  readonly boundSeconds: readonly Affine[];
+}
+
+export interface CostTerms {
+  readonly segments: readonly Segment[];
+  /** Peak bytes of a tier are the largest of its expressions (one for each moment that may be the fullest). */
+  readonly peakBytes: Readonly<Record<Tier, readonly Affine[]>>;
+  readonly capacityBytes: Readonly<Record<Tier, number>>;
+  /** Tokens that the job (without a number of sequences: one full block) generates. */
+  readonly genTokens: number;
+}
+
+/** Stages that nothing overlaps: one after the other. */
+export function serialSeconds(stageSeconds: Readonly<Record<StageName, Affine>>): Affine {
+  return sum(...Object.values(stageSeconds));
+}
+
+/** Sum over the segments of a phase of count x term. */
+export function phaseTotal(segments: readonly Segment[], phase: Phase, term: (segment: Segment) => Affine): Affine {
+  return sum(...segments.filter((s) => s.phase === phase).map((s) => scale(s.count, term(s))));
+}
