@@ -7,7 +7,7 @@ const root = new URL('../', import.meta.url);
 function sources(directory: string, extensions: RegExp): SourceFile[] {
   return readdirSync(new URL(directory, root), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && extensions.test(entry.name))
-    .map((entry) => `${entry.parentPath}/${entry.name}`.slice(root.pathname.length))
+    .map((entry) => `${entry.parentPath.replace(/\/$/, '')}/${entry.name}`.slice(root.pathname.length))
     .map((path) => ({ path, text: readFileSync(new URL(path, root), 'utf8') }));
 }
 

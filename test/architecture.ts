@@ -15,6 +15,7 @@ const MODULE_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   units: ['errors'],
   schema: ['errors'],
+  schema: ['errors'],
   models: BASE,
   workload: BASE,
   hardware: BASE,
