@@ -1,0 +1,97 @@
+/** Rates of the computing device, measured with the engine's own kernels. */
+import type { Instruments } from '../engine/instruments.js';
+import type { FileDataType, NativeSamples } from '../engine/native-addon.js';
+import type { ComputeRates, MatmulPoint, Quantity } from '../hardware/hardware-profile.js';
+import { ATTENTION, DECODE_ATTENTION, MATMUL_COLS, MATMUL_ROWS, PREFILL_ATTENTION, type Effort } from './effort.js';
+import { measured, median } from './statistics.js';
+
+/** Announces a measurement and refuses to start it once the user has interrupted. */
+export type Step = <T>(title: string, measure: () => Promise<T>) => Promise<T>;
+
+/** The cost of a launch is paid apart, so it is taken out here; what is left is never less than this share. */
+const LEAST_KERNEL_SHARE = 0.1;
+
+/** Work per second of the median repetition, without `overheadSeconds`. */
+function rateOf({ seconds, work }: NativeSamples, overheadSeconds = 0, note?: string): Quantity {
+  const whole = median(seconds);
+  const kernelSeconds = Math.max(whole - overheadSeconds, whole * LEAST_KERNEL_SHARE);
+  return measured(work / kernelSeconds, seconds, note);
+}
+
+async function measureMatmul(
+  instruments: Instruments,
+  step: Step,
+  options: { tokens: readonly number[]; weightBits: 16 | 4; dtype: FileDataType; launch: number; effort: Effort },
+): Promise<MatmulPoint[]> {
+  const points: MatmulPoint[] = [];
+  for (const tokens of options.tokens) {
+    const samples = await step(`matmul, ${options.weightBits}-bit weights, ${tokens} tokens`, () =>
+      instruments.matmul({
+        tokens,
+        rows: MATMUL_ROWS,
+        cols: MATMUL_COLS,
+        dtype: options.dtype,
+        weightBits: options.weightBits,
+        repetitions: options.effort.matmulRepetitions,
+        numThreads: 0,
+      }),
+    );
+    points.push({ tokens, flopsPerSecond: rateOf(samples, options.launch) });
+  }
+  return points;
+}
+
+function attention(
+  instruments: Instruments,
+  step: Step,
+  shape: { phase: 'prefill' | 'decode'; kvCacheBits: 16 | 4; dtype: FileDataType; repetitions: number },
+): Promise<NativeSamples> {
+  const lengths = shape.phase === 'prefill' ? PREFILL_ATTENTION : DECODE_ATTENTION;
+  return step(`${shape.phase} attention, ${shape.kvCacheBits}-bit KV cache`, () =>
+    instruments.attention({ ...ATTENTION, ...lengths, ...shape, numThreads: 0 }),
+  );
+}
+
+/** Number of measurements that `measureCompute` announces. */
+export function computeSteps(effort: Effort): number {
+  const single = ['launch', 'memoryRead', 'prefill attention', 'decode attention', 'decode attention 4-bit'].length;
+  return single + effort.matmulTokens.length + effort.matmul4BitTokens.length;
+}
+
+export async function measureCompute(
+  instruments: Instruments,
+  step: Step,
+  effort: Effort,
+  dtype: FileDataType,
+): Promise<ComputeRates> {
+  const { repetitions } = effort;
+  const launches = await step('launch', () =>
+    instruments.launch({ repetitions: repetitions * LAUNCH_REPETITIONS, numThreads: 0 }),
+  );
+  const launchSeconds = median(launches.seconds) / launches.work;
+  const memory = await step('memory bandwidth', () =>
+    instruments.memoryRead({ bytes: effort.memoryBytes, repetitions, numThreads: 0 }),
+  );
+  const common = { dtype, launch: launchSeconds, effort };
+  const matmul = await measureMatmul(instruments, step, { ...common, tokens: effort.matmulTokens, weightBits: 16 });
+  const matmul4Bit = await measureMatmul(instruments, step, {
+    ...common,
+    tokens: effort.matmul4BitTokens,
+    weightBits: 4,
+  });
+  const prefill = await attention(instruments, step, { phase: 'prefill', kvCacheBits: 16, dtype, repetitions });
+  const decode = await attention(instruments, step, { phase: 'decode', kvCacheBits: 16, dtype, repetitions });
+  const decode4Bit = await attention(instruments, step, { phase: 'decode', kvCacheBits: 4, dtype, repetitions });
+  return {
+    matmul,
+    matmul4Bit,
+    memoryBytesPerSecond: rateOf(memory),
+    attentionPrefillFlopsPerSecond: rateOf(prefill, launchSeconds),
+    attentionDecodeBytesPerSecond: rateOf(decode, launchSeconds),
+    attentionDecode4BitBytesPerSecond: rateOf(decode4Bit, launchSeconds, 'compressed bytes'),
+    launchSeconds: measured(launchSeconds, launches.seconds),
+  };
+}
+
+/** A launch takes microseconds: many of them cost nothing and make the median firm. */
+const LAUNCH_REPETITIONS = 100;

@@ -1,0 +1,80 @@
+/** Links: transfers of several sizes, as the engine makes them, fitted to latency and rate. */
+import type { Instruments } from '../engine/instruments.js';
+import type { NativeSamples } from '../engine/native-addon.js';
+import type { LinkRate } from '../hardware/hardware-profile.js';
+import { DISK_REQUEST_BYTES, LINK_SIZES_BYTES, LONGEST_LINK_COPY_SECONDS, type Effort } from './effort.js';
+import { fitLink } from './fit-link.js';
+import type { Step } from './measure-compute.js';
+import { measured, median } from './statistics.js';
+
+/** One size: its samples, in ascending order of size. */
+interface SizedSamples {
+  readonly bytes: number;
+  readonly samples: NativeSamples;
+}
+
+/** The spread of the rate is that of the largest transfer, the spread of the latency that of the smallest. */
+export function linkRateOf(sizes: readonly SizedSamples[]): LinkRate {
+  const fit = fitLink(sizes.map(({ bytes, samples }) => ({ bytes, seconds: secondsOf(bytes, samples) })));
+  return {
+    bytesPerSecond: measured(fit.bytesPerSecond, sizes[sizes.length - 1]!.samples.seconds),
+    latencySeconds: measured(fit.latencySeconds, sizes[0]!.samples.seconds),
+  };
+}
+
+/** Seconds of one transfer of `bytes`; a repetition may hold several (`work` is the bytes of a repetition). */
+function secondsOf(bytes: number, { seconds, work }: NativeSamples): number {
+  return (median(seconds) * bytes) / work;
+}
+
+export async function measureDisk(
+  instruments: Instruments,
+  step: Step,
+  direction: 'read' | 'write',
+  directory: string,
+  effort: Effort,
+): Promise<LinkRate> {
+  const sizes: SizedSamples[] = [];
+  for (const requestBytes of DISK_REQUEST_BYTES) {
+    const options = {
+      directory,
+      fileBytes: effort.diskFileBytes,
+      requestBytes,
+      repetitions: effort.diskRepetitions,
+    };
+    const samples = await step(`disk ${direction}, ${requestBytes / 1024} KiB requests`, () =>
+      direction === 'read' ? instruments.diskRead(options) : instruments.diskWrite(options),
+    );
+    sizes.push({ bytes: requestBytes, samples });
+  }
+  return linkRateOf(sizes);
+}
+
+/** The sizes that a link of this rate copies in a bearable time; at least two, or there is no line to fit. */
+export function linkSizes(bytesPerSecond: number): number[] {
+  const most = Math.max(bytesPerSecond * LONGEST_LINK_COPY_SECONDS, LINK_SIZES_BYTES[1]!);
+  return LINK_SIZES_BYTES.filter((bytes) => bytes <= most);
+}
+
+export async function measureEmulatedLink(
+  instruments: Instruments,
+  step: Step,
+  link: 'cpuToGpu' | 'gpuToCpu',
+  linkBytesPerSecond: number,
+  effort: Effort,
+): Promise<LinkRate> {
+  const sizes: SizedSamples[] = [];
+  for (const bytes of linkSizes(linkBytesPerSecond)) {
+    const samples = await step(`${link}, ${bytes / 1024} KiB`, () =>
+      instruments.linkCopy({
+        device: 'emulated',
+        link,
+        linkBytesPerSecond,
+        bytes,
+        repetitions: effort.linkRepetitions,
+      }),
+    );
+    sizes.push({ bytes, samples });
+  }
+  return linkRateOf(sizes);
+}
