@@ -1,8 +1,9 @@
 /** What `run --json` prints: one measured run beside what the cost model had said of it. Documents: JSON of this shape. */
 import type { Estimate, LinkBytes, StageSeconds } from '../cost-model/estimate-types.js';
-import { FlexplanError } from '../errors.js';
+import { documentCheck } from '../schema.js';
 import type { Policy, TensorClass, TierBytes } from '../policy/policy.js';
 import type { Device, Phase } from '../tiers.js';
+import { runSchema } from './run-schema.js';
 
 /** Relative errors of the prediction: (predicted - measured) / measured. */
 export interface PredictionError {
@@ -50,41 +51,5 @@ export function relativeError(predicted: number, measured: number): number {
   return predicted === measured ? 0 : (predicted - measured) / measured;
 }
 
-/** Throws `bad-input` when the document is not a measured run. */
-export function checkRunDocument(document: unknown): RunDocument {
-  const run = document as Partial<RunDocument> | null;
-  const problem =
-    typeof run !== 'object' || run === null
-      ? `${typeof document}`
-      : run.schemaVersion !== 1
-        ? `schemaVersion ${String(run.schemaVersion)}`
-        : run.source !== 'measured'
-          ? `source ${String(run.source)}`
-          : RUN_FIELDS.find((field) => run[field] === undefined);
-  if (problem !== undefined)
-    throw new FlexplanError(
-      'bad-input',
-      `expected a document that \`flexplan run --json\` printed, got one with ${
-        RUN_FIELDS.includes(problem as keyof RunDocument) ? `no ${problem}` : problem
-      }; make it anew with flexplan run --json`,
-    );
-  return run as RunDocument;
-}
-
-const RUN_FIELDS: readonly (keyof RunDocument)[] = [
-  'device',
-  'plan',
-  'numSequences',
-  'genTokens',
-  'prefillSeconds',
-  'decodeSeconds',
-  'totalSeconds',
-  'genTokensPerSecond',
-  'stageSeconds',
-  'trafficBytes',
-  'peakBytes',
-  'capacityBytes',
-  'predicted',
-  'error',
-  'environment',
-];
+/** A stored run. Throws `bad-input` with the path of the offending field. */
+export const checkRunDocument = documentCheck<RunDocument>(runSchema, 'run', 'make it anew with flexplan run --json');

@@ -1,0 +1,84 @@
+import { statfs } from 'node:fs/promises';
+import { basename, resolve } from 'node:path';
+import { FlexplanError } from '../../errors.js';
+import { GB, GIB } from '../../units.js';
+import { defineCommand, type Context, type Options } from '../command.js';
+import { deviceOptions, flag, size, text } from '../options.js';
+
+const DEFAULT_OUT = 'this-machine.json';
+const DEFAULT_GPU_MEMORY_BYTES = 2 * GIB;
+const DEFAULT_LINK_BYTES_PER_SECOND = 4 * GB;
+
+const options = {
+  ...deviceOptions,
+  gpuMemory: size('--gpu-memory <size>', 'emulated device: size of its memory (default: 2GiB)'),
+  quick: flag('--quick', 'fewer sizes and repetitions: well under a minute'),
+  diskDir: text('--disk-dir <dir>', 'folder on the disk to measure (default: the current one)'),
+  name: text('--name <name>', "the profile's name (default: that of the file)"),
+  out: text('--out <file>', `where to write the profile (default: ${DEFAULT_OUT})`),
+};
+
+async function freeBytes(directory: string): Promise<number> {
+  try {
+    const { bavail, bsize } = await statfs(directory);
+    return bavail * bsize;
+  } catch (error) {
+    throw new FlexplanError('bad-input', `expected a folder for --disk-dir, got "${directory}"; create it first`, {
+      cause: error,
+    });
+  }
+}
+
+async function measure(given: Options<typeof options>, out: string, context: Context) {
+  const { withInstruments } = await import('../../engine/instruments.js');
+  const { profileMachine } = await import('../../profiler/profile-machine.js');
+  const { resolveDevice } = await import('../device.js');
+  const { startProgress } = await import('../progress.js');
+  const diskDirectory = resolve(given.diskDir ?? '.');
+  const diskFreeBytes = await freeBytes(diskDirectory);
+  return withInstruments(async (instruments) => {
+    const device = resolveDevice(given.device, await instruments.systemInfo());
+    if (device === 'cuda')
+      throw new FlexplanError(
+        'unsupported',
+        'expected --device cpu or emulated, got cuda, whose kernels this version cannot measure; use a built-in profile',
+      );
+    let progress: ReturnType<typeof startProgress> | undefined;
+    try {
+      return await profileMachine(instruments, {
+        name: given.name ?? basename(out, '.json'),
+        device,
+        quick: given.quick ?? false,
+        gpuMemoryBytes: given.gpuMemory ?? DEFAULT_GPU_MEMORY_BYTES,
+        linkBytesPerSecond: given.linkBandwidth ?? DEFAULT_LINK_BYTES_PER_SECOND,
+        diskDirectory,
+        diskFreeBytes,
+        date: new Date().toISOString(),
+        nodeVersion: process.version,
+        signal: context.signal,
+        onStep: (title, done, total) => {
+          progress ??= startProgress('measuring', total);
+          progress.update(done, title);
+        },
+      });
+    } finally {
+      progress?.stop();
+    }
+  });
+}
+
+export const profileCommand = defineCommand({
+  name: 'profile',
+  summary: 'measure this machine and write a hardware profile',
+  example:
+    'flexplan profile --quick --out this-machine.json\nflexplan profile --device emulated --gpu-memory 2GiB --link-bandwidth 4GB/s --out emulated.json',
+  options,
+  async run(given, context) {
+    const out = given.out ?? DEFAULT_OUT;
+    const profile = await measure(given, out, context);
+    const { writeJson } = await import('../files.js');
+    const { profileText } = await import('../profile-text.js');
+    writeJson(out, profile);
+    return { document: profile, text: () => profileText(profile, out) };
+  },
+});
