@@ -37,6 +37,7 @@ export type StepEvent = NativeStepEvent;
 export type RunResult = NativeRunResult;
 
 export interface RunOptions {
+  /** Sees every step. If it throws, the run ends at its next step and rejects with what was thrown. */
   readonly onStep?: (event: StepEvent) => void;
   /** Aborting ends the run at its next step; `run` then rejects with `interrupted`. */
   readonly signal?: AbortSignal;
@@ -95,9 +96,19 @@ export class Engine {
     const cancel = () => this.cancel();
     signal?.addEventListener('abort', cancel, { once: true });
     this.#running = true;
-    this.#worker.onStep = onStep;
+    let failure: { readonly error: unknown } | undefined;
+    this.#worker.onStep = (event) => {
+      if (failure) return;
+      try {
+        onStep?.(event);
+      } catch (error) {
+        failure = { error };
+        this.cancel();
+      }
+    };
     try {
       const result = await this.#worker.call('run', sequences);
+      if (failure) throw failure.error;
       signalled(signal);
       return result;
     } finally {
