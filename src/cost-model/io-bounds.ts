@@ -1,0 +1,221 @@
+/**
+ * Weight I/O of the block schedules and the least that any schedule needs: FlexGen's appendix A.2 made exact.
+ *
+ * The model. A row is a sequence; its columns c = 1..C, C = genTokens x numLayers, are one decoder layer for one token each,
+ * computed in order. The device holds the weights of one layer; a *load* brings another layer's, and the rows whose next
+ * column is of that layer may then advance by one. A row with c columns done keeps F(c) bytes of KV cache and hidden states;
+ * F(0) = F(C) = 0, and all rows together fit into a capacity. With more than one layer a row advances once per load.
+ *
+ * Lower bound. Just before layer j is loaded, every row that will advance holds its F(c - 1), all at once, so these sum to
+ * at most the capacity M. Over all loads of layer j each row contributes each of its genTokens columns of that layer once:
+ * loads of layer j >= sum over rows of S_j / M, where S_j sums F(c - 1) over the row's columns c of layer j. And one row alone
+ * needs genTokens loads of it.
+ */
+import { FlexplanError } from '../errors.js';
+import type { ModelConfig } from '../models/model-config.js';
+import { hiddenBytes, kvRowBytes } from '../models/tensors.js';
+import { blockSize, type Policy } from '../policy/policy.js';
+import type { Workload } from '../workload/workload.js';
+
+/** One kind of row. Bytes are those of one token in one layer; hiddenTokenBytes 0 leaves hidden states out. */
+export interface RowShape {
+  readonly numLayers: number;
+  readonly promptTokens: number;
+  readonly genTokens: number;
+  readonly kvTokenBytes: number;
+  readonly hiddenTokenBytes: number;
+}
+
+export interface RowGroup {
+  readonly shape: RowShape;
+  readonly count: number;
+}
+
+/** Layer loads of the whole job, and the most bytes that its rows keep at one time. */
+export interface ScheduleIo {
+  readonly weightLoads: number;
+  readonly peakBytes: number;
+}
+
+function numColumns({ numLayers, genTokens }: RowShape): number {
+  return numLayers * genTokens;
+}
+
+/** F(c): prefill keeps promptTokens tokens per finished layer, decode one more per column; and the next column's input. */
+export function rowBytes(shape: RowShape, columnsDone: number): number {
+  if (columnsDone <= 0 || columnsDone >= numColumns(shape)) return 0;
+  const { numLayers, promptTokens, kvTokenBytes, hiddenTokenBytes } = shape;
+  const inPrefill = columnsDone < numLayers;
+  const kvTokens = Math.min(columnsDone, numLayers) * promptTokens + Math.max(0, columnsDone - numLayers);
+  return kvTokenBytes * kvTokens + hiddenTokenBytes * (inPrefill ? promptTokens : 1);
+}
+
+/** P: the most that one row keeps: at the end of prefill or before the last column, for F grows within each phase. */
+export function peakRowBytes(shape: RowShape): number {
+  return Math.max(rowBytes(shape, shape.numLayers - 1), rowBytes(shape, numColumns(shape) - 1));
+}
+
+/** S_j, layers counted from 1: F before each of the row's columns of one layer, summed over its tokens. */
+function layerBytesSum(shape: RowShape, layer: number): number {
+  const { numLayers, promptTokens, genTokens, kvTokenBytes, hiddenTokenBytes } = shape;
+  const steps = genTokens - 1;
+  const kvTokens =
+    (layer - 1) * promptTokens + steps * (numLayers * promptTokens + layer - 1) + (numLayers * steps * (steps - 1)) / 2;
+  return kvTokenBytes * kvTokens + hiddenTokenBytes * ((layer > 1 ? promptTokens : 0) + steps);
+}
+
+/** A: F averaged over c = 0..C-1, what a row keeps on average while it advances. */
+export function meanRowBytes(shape: RowShape): number {
+  let total = 0;
+  for (let layer = 1; layer <= shape.numLayers; layer++) total += layerBytesSum(shape, layer);
+  return total / numColumns(shape);
+}
+
+/** The least layer loads of any schedule, whatever its order, in a capacity of so many bytes for rows. */
+export function leastWeightLoads(groups: readonly RowGroup[], capacityBytes: number): number {
+  const { numLayers } = groups[0]!.shape;
+  if (numLayers < 2) return 1;
+  const leastPerLayer = Math.max(...groups.map(({ shape }) => shape.genTokens));
+  let loads = 0;
+  for (let layer = 1; layer <= numLayers; layer++) {
+    const bytes = groups.reduce((sum, { shape, count }) => sum + count * layerBytesSum(shape, layer), 0);
+    loads += Math.max(leastPerLayer, Math.ceil(bytes / capacityBytes));
+  }
+  return loads;
+}
+
+/** The same per row in the limit of endlessly many rows: C A / M. */
+export function leastWeightLoadsPerRow(shape: RowShape, capacityBytes: number): number {
+  return (numColumns(shape) * meanRowBytes(shape)) / capacityBytes;
+}
+
+/**
+ * Batches of `batchRows` rows, each run to its end. Row-by-row systems take the GPU's batch; the zig-zag block schedule
+ * takes a whole block and shares each load among its GPU batches.
+ */
+export function rowByRow({ shape, count }: RowGroup, batchRows: number): ScheduleIo {
+  return {
+    weightLoads: numColumns(shape) * Math.ceil(count / batchRows),
+    peakBytes: Math.min(count, batchRows) * peakRowBytes(shape),
+  };
+}
+
+/** The largest zig-zag block that fits. Throws `infeasible` when not even one row does. */
+export function largestBlock(shape: RowShape, capacityBytes: number): number {
+  const rows = Math.floor(capacityBytes / peakRowBytes(shape));
+  if (rows >= 1) return rows;
+  throw new FlexplanError(
+    'infeasible',
+    `expected room for one sequence (${peakRowBytes(shape)} bytes), got ${capacityBytes} bytes; add memory or shorten it`,
+  );
+}
+
+/**
+ * The diagonal block schedule: groups of `groupRows` rows, a new one every `stride` tokens, all that are under way advance
+ * on each load, oldest first. stride = genTokens is the zig-zag schedule.
+ */
+export function diagonal(group: RowGroup, groupRows: number, stride: number): ScheduleIo {
+  const { numLayers, genTokens } = group.shape;
+  const numGroups = Math.ceil(group.count / groupRows);
+  const tokenSteps = (numGroups - 1) * stride + genTokens;
+  // Once the first group has ended, the ages under way repeat with the stride; at the end they only thin out.
+  const distinctSteps = Math.min(tokenSteps, genTokens + 2 * stride);
+  let peakBytes = 0;
+  for (let step = 0; step < distinctSteps; step++)
+    peakBytes = Math.max(peakBytes, diagonalStepBytes(group, groupRows, stride, step));
+  return { weightLoads: numLayers * tokenSteps, peakBytes };
+}
+
+/**
+ * Most bytes during one token step. F grows with every column but where a row ends prefill (its hidden states shrink to one
+ * token) or ends: so the most is before the last layer, or in it with the newest group still to go, or after it.
+ */
+function diagonalStepBytes({ shape, count }: RowGroup, groupRows: number, stride: number, step: number): number {
+  const { numLayers, genTokens } = shape;
+  let beforeLast = 0;
+  let newestToGo = 0;
+  let afterLast = 0;
+  for (let g = Math.floor(step / stride); g >= 0; g--) {
+    const tokensDone = step - g * stride;
+    if (tokensDone >= genTokens) break;
+    const rows = Math.min(groupRows, count - g * groupRows);
+    if (rows <= 0) continue;
+    const done = tokensDone * numLayers;
+    const before = rows * rowBytes(shape, done + numLayers - 1);
+    const after = rows * rowBytes(shape, done + numLayers);
+    beforeLast += before;
+    newestToGo += tokensDone === 0 ? before : after;
+    afterLast += after;
+  }
+  return Math.max(beforeLast, newestToGo, afterLast);
+}
+
+/**
+ * How many times the least possible weight loads the zig-zag schedule with its largest block may need: (P / A) rho, where
+ * rho is what is lost because blocks are whole rows and the last one may be short. For KV cache alone P / A <= 2: F is
+ * concave from 0, so F(c) + F(C-1-c) >= F(C-1). Hence FlexGen's "within 2x" where blocks fit exactly (rho = 1).
+ */
+export function zigZagFactor({ shape, count }: RowGroup, capacityBytes: number): number {
+  const peak = peakRowBytes(shape);
+  const block = largestBlock(shape, capacityBytes);
+  const shortBlockLoss = (Math.ceil(count / block) * block) / count;
+  const roundingLoss = capacityBytes / (block * peak);
+  return (peak / meanRowBytes(shape)) * shortBlockLoss * roundingLoss;
+}
+
+/** KV tokens that one row loads and stores in one layer over its whole generation, the same in every schedule of this model. */
+export function kvIoTokens({ promptTokens, genTokens }: RowShape): number {
+  return promptTokens * genTokens + (genTokens * (genTokens - 1)) / 2;
+}
+
+/** Tokens of hidden states that one row loads and stores over all layers. */
+export function hiddenIoTokens({ numLayers, promptTokens, genTokens }: RowShape): number {
+  return 2 * numLayers * (promptTokens + genTokens - 1);
+}
+
+/** Of the whole job, or, when the number of sequences is open, of one of endlessly many full blocks. */
+export interface WeightIo {
+  readonly weightLoads: number;
+  readonly leastWeightLoads: number;
+  /** How far the plan's schedule is from any schedule's best: 1 is optimal. */
+  readonly ratio: number;
+}
+
+/**
+ * A plan's decoder-layer loads against the lower bound. `capacityBytes`: what all tiers together could hold of KV cache and
+ * hidden states; leave out no memory, for the bound falls with it.
+ */
+export function weightIoAgainstLowerBound(
+  model: ModelConfig,
+  policy: Policy,
+  workload: Workload,
+  capacityBytes: number,
+): WeightIo {
+  const block = blockSize(policy);
+  const shapeOf = ({ promptTokens, genTokens }: { promptTokens: number; genTokens: number }): RowShape => ({
+    numLayers: model.numLayers,
+    promptTokens,
+    genTokens,
+    kvTokenBytes: kvRowBytes(model, policy.kvCacheBits),
+    hiddenTokenBytes: hiddenBytes(model),
+  });
+  const lengths = workload.sequences ?? [];
+  if (lengths.length > 0) {
+    const groups = lengths.map((length) => ({ shape: shapeOf(length), count: 1 }));
+    let weightLoads = 0;
+    for (let first = 0; first < lengths.length; first += block) {
+      const steps = Math.max(...lengths.slice(first, first + block).map(({ genTokens }) => genTokens));
+      weightLoads += model.numLayers * steps;
+    }
+    return compared(weightLoads, leastWeightLoads(groups, capacityBytes));
+  }
+  const shape = shapeOf(workload);
+  if (workload.numSequences === undefined)
+    return compared(numColumns(shape), block * leastWeightLoadsPerRow(shape, capacityBytes));
+  const group = { shape, count: workload.numSequences };
+  return compared(rowByRow(group, block).weightLoads, leastWeightLoads([group], capacityBytes));
+}
+
+function compared(weightLoads: number, least: number): WeightIo {
+  return { weightLoads, leastWeightLoads: least, ratio: weightLoads / least };
+}
