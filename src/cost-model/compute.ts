@@ -1,0 +1,149 @@
+/** Seconds of the device (and of the CPU beside it) for the launches of one schedule layer. Totals over all runs of a step load. */
+import type { ComputeRates, MatmulPoint } from '../hardware/hardware-profile.js';
+import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
+import { hiddenBytes, kvRowBytes, layerTensors, rowBytes, type LayerKind, type WeightBits } from '../models/tensors.js';
+import { scale, sum, ZERO, type Affine } from './affine.js';
+import { decoderLaunches, elementwiseBytes, HEAD_LAUNCHES, EMBED_LAUNCHES } from './kernels.js';
+import { attendedRows, liveSteps, totalAmount, type Launch, type StepLoad } from './loads.js';
+import type { KvHome } from './shares.js';
+import type { Setting } from './traffic.js';
+
+/** A 4-bit matrix without measured 4-bit rates is widened first: packed values read, 16-bit values written. */
+const WIDENED_BYTES_PER_ELEMENT = 2;
+
+/** Seconds of all launches of one decoder layer but decode attention: matmuls, the kernels between them, prefill attention. */
+export function decoderSeconds({ model, shape }: Setting, rates: ComputeRates, load: StepLoad): number {
+  const launches = load.launches.reduce(
+    (total, launch) => total + launch.count * decoderLaunchSeconds(model, rates, shape.weightBits, launch),
+    0,
+  );
+  return launches + (load.range.from === 0 ? prefillAttentionSeconds(model, rates, load) : 0);
+}
+
+/** Seconds of `embed` and `head`: rows gathered, hidden states projected, logits of the last tokens. */
+export function endsSeconds({ model, shape }: Setting, rates: ComputeRates, load: StepLoad): number {
+  return load.launches.reduce((total, { tokens, sequences, count }) => {
+    const embed = layerMatmulSeconds(model, rates, shape.weightBits, 'embed', tokens);
+    const head = layerMatmulSeconds(model, rates, shape.weightBits, 'head', sequences);
+    const moved = tokens * (rowBytesOfEmbedding(model) + hiddenBytes(model)) + sequences * model.vocabSize * 4;
+    const kernels = (EMBED_LAUNCHES + HEAD_LAUNCHES) * rates.launchSeconds.value;
+    return total + count * (embed + head + moved / rates.memoryBytesPerSecond.value + kernels);
+  }, 0);
+}
+
+/** Decode attention over KV that is at home on the device or was moved there. */
+export function deviceAttentionSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): Affine {
+  return decodeAttentionSeconds(setting, rates, load, ['gpu', 'cpuMoved', 'diskMoved']);
+}
+
+/** Decode attention on the CPU beside the device, one launch for each GPU batch that has such sequences. */
+export function cpuAttentionSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): Affine {
+  if (!setting.hasGpu || load.range.from === 0) return ZERO;
+  const homes: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
+  const batches = setting.shares.kvCache.batches(load.set, homes, liveSteps(load.range));
+  return sum(decodeAttentionSeconds(setting, rates, load, homes), scale(rates.launchSeconds.value, batches));
+}
+
+function decodeAttentionSeconds(
+  { model, shape, shares }: Setting,
+  rates: ComputeRates,
+  { set, range }: StepLoad,
+  homes: readonly KvHome[],
+): Affine {
+  if (range.from === 0) return ZERO;
+  const rows = shares.kvCache.total(set, homes, attendedRows(range, model.slidingWindow));
+  return scale(kvRowSeconds(model, rates, shape.kvCacheBits), rows);
+}
+
+/** Seconds to attend to one KV row of one layer: reading it, or with many query heads for each KV head computing with it. */
+export function kvRowSeconds(model: ModelConfig, rates: ComputeRates, kvCacheBits: 16 | 4): number {
+  const flops = 4 * model.numHeads * model.headDim;
+  const reading = kvCacheBits === 4 ? kvRow4BitSeconds(model, rates) : kvRow16BitSeconds(model, rates);
+  return Math.max(reading, flops / rates.attentionPrefillFlopsPerSecond.value);
+}
+
+function kvRow16BitSeconds(model: ModelConfig, rates: ComputeRates): number {
+  return kvRowBytes(model, 16) / rates.attentionDecodeBytesPerSecond.value;
+}
+
+function kvRow4BitSeconds(model: ModelConfig, rates: ComputeRates): number {
+  const packedBytes = kvRowBytes(model, 4);
+  const measured = rates.attentionDecode4BitBytesPerSecond?.value;
+  if (measured !== undefined) return packedBytes / measured;
+  const widening = (packedBytes + kvRowBytes(model, 16)) / rates.memoryBytesPerSecond.value;
+  return widening + kvRow16BitSeconds(model, rates);
+}
+
+/** Causal: each query attends to itself and what came before it, inside the window. */
+function prefillAttentionSeconds(model: ModelConfig, rates: ComputeRates, { set, range }: StepLoad): number {
+  const pairs = totalAmount(set, attendedRows(range, model.slidingWindow));
+  return (4 * model.numHeads * model.headDim * pairs) / rates.attentionPrefillFlopsPerSecond.value;
+}
+
+function decoderLaunchSeconds(
+  model: ModelConfig,
+  rates: ComputeRates,
+  weightBits: WeightBits,
+  { tokens }: Launch,
+): number {
+  const matmul = layerMatmulSeconds(model, rates, weightBits, 'decoder', tokens);
+  const between = (tokens * elementwiseBytes(model)) / rates.memoryBytesPerSecond.value;
+  return matmul + between + decoderLaunches(model, expertLoad(model, tokens).touched) * rates.launchSeconds.value;
+}
+
+/** All matmuls of one launch of a layer. Of a mixture's experts those that the tokens choose, each with its part of the tokens. */
+function layerMatmulSeconds(
+  model: ModelConfig,
+  rates: ComputeRates,
+  weightBits: WeightBits,
+  kind: LayerKind,
+  tokens: number,
+): number {
+  let shared = 0;
+  let ofExperts = 0;
+  for (const tensor of layerTensors(model, kind)) {
+    if (tensor.kind !== 'matrix') continue;
+    const isExpert = tensor.role.startsWith('experts.');
+    const bits = tensor.quantizable ? weightBits : 16;
+    const batch = isExpert ? expertLoad(model, tokens).tokens : tokens;
+    const bytes = rowBytes(model, tensor, weightBits) / tensor.cols;
+    const seconds = tensor.rows * tensor.cols * weightSeconds(rates, bits, bytes, batch);
+    if (isExpert) ofExperts += seconds;
+    else shared += seconds;
+  }
+  return shared + (model.experts ? (ofExperts * expertLoad(model, tokens).touched) / model.experts.count : 0);
+}
+
+/** Experts that a launch touches when tokens choose evenly and independently, and the tokens of each. */
+export function expertLoad(model: ModelConfig, tokens: number): { touched: number; tokens: number } {
+  const { count, activePerToken } = model.experts ?? { count: 1, activePerToken: 1 };
+  const touched = count * (1 - (1 - activePerToken / count) ** tokens);
+  return { touched, tokens: (tokens * activePerToken) / touched };
+}
+
+/** Seconds that one matrix element costs a launch of so many tokens, never less than reading it takes. */
+function weightSeconds(rates: ComputeRates, bits: WeightBits, bytesPerElement: number, tokens: number): number {
+  const memory = rates.memoryBytesPerSecond.value;
+  if (bits === 16) return Math.max(secondsPerElement(rates.matmul, tokens), bytesPerElement / memory);
+  if (rates.matmul4Bit?.length) return Math.max(secondsPerElement(rates.matmul4Bit, tokens), bytesPerElement / memory);
+  const widening = (bytesPerElement + WIDENED_BYTES_PER_ELEMENT) / memory;
+  return widening + Math.max(secondsPerElement(rates.matmul, tokens), WIDENED_BYTES_PER_ELEMENT / memory);
+}
+
+/**
+ * 2 x tokens FLOPs at the profile's rate: linear in tokens between points. Above the last point its rate holds;
+ * below the first the time shrinks with the tokens (reading the weights bounds it, which the caller sees to).
+ */
+export function secondsPerElement(points: readonly MatmulPoint[], tokens: number): number {
+  const secondsAt = (p: number) => (2 * points[p]!.tokens) / points[p]!.flopsPerSecond.value;
+  const above = points.findIndex((point) => point.tokens >= tokens);
+  if (above === -1) return (secondsAt(points.length - 1) * tokens) / points[points.length - 1]!.tokens;
+  if (above === 0) return (secondsAt(0) * tokens) / points[0]!.tokens;
+  const low = points[above - 1]!.tokens;
+  const part = (tokens - low) / (points[above]!.tokens - low);
+  return secondsAt(above - 1) * (1 - part) + secondsAt(above) * part;
+}
+
+function rowBytesOfEmbedding(model: ModelConfig): number {
+  return model.embeddingSize * BYTES_PER_ELEMENT[model.dtype];
+}

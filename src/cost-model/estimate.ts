@@ -1,0 +1,104 @@
+/** What a policy will take: seconds, bytes and peaks, from the same terms that the linear program optimises. */
+import type { HardwareProfile } from '../hardware/hardware-profile.js';
+import type { ModelConfig } from '../models/model-config.js';
+import { checkFractions } from '../policy/check-policy.js';
+import type { Policy } from '../policy/policy.js';
+import { realise, type Realisation } from '../policy/realisation.js';
+import { LINKS, STAGES, TIERS, type Phase, type StageName, type Tier } from '../tiers.js';
+import type { Workload } from '../workload/workload.js';
+import { evaluate, placementPoint, type PlacementPoint } from './affine.js';
+import type { CostTerms, Segment } from './cost-terms.js';
+import type { Estimate, LinkBytes, StageSeconds } from './estimate-types.js';
+import { costTerms } from './terms.js';
+
+export interface EstimateOptions {
+  /** true: of the whole slices that the engine will place; false: of the fractions as they are. */
+  readonly realised: boolean;
+}
+
+/**
+ * The estimate of a job (without a number of sequences: of one full block). Policies that do not fit get one, too.
+ * Throws `bad-input` for fractions that do not sum to 1.
+ */
+export function estimate(
+  model: ModelConfig,
+  hardware: HardwareProfile,
+  workload: Workload,
+  policy: Policy,
+  options: EstimateOptions = { realised: false },
+): Estimate {
+  if (options.realised)
+    return estimateRealised(model, hardware, workload, policy, realise(model, policy, workload, hardware.device));
+  checkFractions(policy);
+  return evaluateTerms(costTerms(model, hardware, workload, policy), placementPoint(policy));
+}
+
+/** The estimate of slices already cut. */
+export function estimateRealised(
+  model: ModelConfig,
+  hardware: HardwareProfile,
+  workload: Workload,
+  policy: Policy,
+  realisation: Realisation,
+): Estimate {
+  return evaluateTerms(costTerms(model, hardware, workload, policy, realisation), placementPoint(policy));
+}
+
+/** Seconds of one run of a segment: its largest bound. */
+export function segmentSeconds({ boundSeconds }: Segment, point: PlacementPoint): number {
+  return boundSeconds.reduce((most, bound) => Math.max(most, evaluate(bound, point)), 0);
+}
+
+export function evaluateTerms(terms: CostTerms, point: PlacementPoint): Estimate {
+  const prefill = phaseEstimate(terms, 'prefill', point);
+  const decode = phaseEstimate(terms, 'decode', point);
+  const totalSeconds = prefill.seconds + decode.seconds;
+  const peakBytes = perTier((tier) => Math.max(0, ...terms.peakBytes[tier].map((bytes) => evaluate(bytes, point))));
+  return {
+    prefillSeconds: prefill.seconds,
+    decodeSeconds: decode.seconds,
+    totalSeconds,
+    genTokensPerSecond: terms.genTokens / totalSeconds,
+    bottleneck: { prefill: prefill.bottleneck, decode: decode.bottleneck },
+    stageSeconds: { prefill: prefill.stageSeconds, decode: decode.stageSeconds },
+    trafficBytes: { prefill: prefill.trafficBytes, decode: decode.trafficBytes },
+    peakBytes,
+    fits: perTier((tier) => peakBytes[tier] <= terms.capacityBytes[tier]),
+  };
+}
+
+interface PhaseEstimate {
+  readonly seconds: number;
+  readonly stageSeconds: StageSeconds;
+  readonly trafficBytes: LinkBytes;
+  readonly bottleneck: StageName;
+}
+
+function phaseEstimate({ segments }: CostTerms, phase: Phase, point: PlacementPoint): PhaseEstimate {
+  const ofPhase = segments.filter((segment) => segment.phase === phase);
+  const total = (value: (segment: Segment) => number) =>
+    ofPhase.reduce((sum, segment) => sum + segment.count * value(segment), 0);
+  const stageSeconds = record(STAGES, (stage) => total((segment) => evaluate(segment.stageSeconds[stage], point)));
+  return {
+    seconds: total((segment) => segmentSeconds(segment, point)),
+    stageSeconds,
+    trafficBytes: record(LINKS, (link) => total((segment) => evaluate(segment.trafficBytes[link], point))),
+    bottleneck: bottleneckOf(stageSeconds),
+  };
+}
+
+/** The stage that is busy longest; device and CPU attention take turns, so together they can outlast a link. */
+function bottleneckOf(stageSeconds: StageSeconds): StageName {
+  const computing = stageSeconds.compute + stageSeconds.cpuAttention;
+  const link = LINKS.reduce((most, name) => (stageSeconds[name] > stageSeconds[most] ? name : most));
+  if (stageSeconds[link] > computing) return link;
+  return stageSeconds.cpuAttention > stageSeconds.compute ? 'cpuAttention' : 'compute';
+}
+
+function perTier<T>(value: (tier: Tier) => T): Record<Tier, T> {
+  return record(TIERS, value);
+}
+
+function record<K extends string, T>(keys: readonly K[], value: (key: K) => T): Record<K, T> {
+  return Object.fromEntries(keys.map((key) => [key, value(key)])) as Record<K, T>;
+}

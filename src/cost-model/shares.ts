@@ -1,0 +1,133 @@
+/**
+ * How a placement shares out bytes, rows and sequences. Two readings of the same questions, so that every formula on top
+ * of them is written once: planned fractions (answers affine in the placement variables: what the LP sees) and realised
+ * slices (answers that are constants, counted row by row and slot by slot: what the engine will do).
+ */
+import type { ModelConfig } from '../models/model-config.js';
+import { layerTensors, rowBytes, type LayerKind, type TensorSpec } from '../models/tensors.js';
+import { tensorRows, type Realisation } from '../policy/realisation.js';
+import type { Device, Tier } from '../tiers.js';
+import { constant, minus, scale, sum, variable, ZERO, type Affine } from './affine.js';
+import type { BatchShape } from './cost-terms.js';
+import { foldBatches, sumOver, totalAmount, type Amount, type BlockSet } from './loads.js';
+
+/** Where a sequence keeps its KV cache, and whether the CPU attends to it or it moves to the device. */
+export type KvHome = 'gpu' | 'cpuMoved' | 'cpuAttended' | 'diskMoved' | 'diskAttended';
+
+export interface SlotShares<Home> {
+  /** Of an amount summed over all sequences of the set, the part of those at these homes. */
+  total(set: BlockSet, homes: readonly Home[], amount: Amount): Affine;
+  /** Sum over GPU batches of the largest amount of any of its sequences at these homes: 1 for each counts batches. */
+  batches(set: BlockSet, homes: readonly Home[], amount: Amount): Affine;
+  /** The most that one GPU batch sums up at these homes. */
+  largestBatch(set: BlockSet, homes: readonly Home[], amount: Amount): Affine;
+}
+
+export interface WeightShares {
+  /** Bytes on the tier of the layer's tensors that `counts` picks. */
+  bytes(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Affine;
+  /** How many of them have rows there. */
+  tensors(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Affine;
+}
+
+export interface Shares {
+  readonly weights: WeightShares;
+  readonly kvCache: SlotShares<KvHome>;
+  readonly activations: SlotShares<Tier>;
+}
+
+export const isStreamed = (tensor: TensorSpec): boolean => tensor.kind === 'matrix';
+export const isPlaced = (tensor: TensorSpec): boolean => tensor.kind !== 'vector';
+
+/** Planned fractions. */
+export function plannedShares(model: ModelConfig, shape: BatchShape, device: Device): Shares {
+  const weightShare = (tier: Tier) => variable(`weights.${tier}`);
+  return {
+    weights: {
+      bytes: (kind, tier, counts) =>
+        scale(
+          sumTensors(model, kind, counts, (t) => tensorBytes(model, t, shape)),
+          weightShare(tier),
+        ),
+      tensors: (kind, tier, counts) =>
+        scale(
+          sumTensors(model, kind, counts, () => 1),
+          weightShare(tier),
+        ),
+    },
+    kvCache: plannedSlots((home) => kvShare(home, device)),
+    activations: plannedSlots((tier) => variable(`activations.${tier}`)),
+  };
+}
+
+function kvShare(home: KvHome, device: Device): Affine {
+  const attendsBeside = device !== 'cpu';
+  switch (home) {
+    case 'gpu':
+      return variable('kvCache.gpu');
+    case 'cpuAttended':
+      return attendsBeside ? variable('kvCpuAttended') : ZERO;
+    case 'diskAttended':
+      return attendsBeside ? variable('kvDiskCpuAttended') : ZERO;
+    case 'cpuMoved':
+      return minus(variable('kvCache.cpu'), kvShare('cpuAttended', device));
+    case 'diskMoved':
+      return minus(variable('kvCache.disk'), kvShare('diskAttended', device));
+  }
+}
+
+function plannedSlots<Home>(share: (home: Home) => Affine): SlotShares<Home> {
+  const shareOf = (homes: readonly Home[]) => sum(...homes.map(share));
+  const all = () => true;
+  return {
+    total: (set, homes, amount) => scale(totalAmount(set, amount), shareOf(homes)),
+    batches: (set, homes, amount) =>
+      scale(foldBatches(set, amount, all, { within: 'max', across: 'sum' }), shareOf(homes)),
+    largestBatch: (set, homes, amount) =>
+      scale(foldBatches(set, amount, all, { within: 'sum', across: 'max' }), shareOf(homes)),
+  };
+}
+
+/** Realised slices. */
+export function realisedShares(model: ModelConfig, shape: BatchShape, realisation: Realisation): Shares {
+  const rowsOn = (kind: LayerKind, t: number, tier: Tier) => tensorRows(realisation.weights[kind][t]!)[tier];
+  const kvHomes = realisation.slots.map(({ kvTier, cpuAttention }): KvHome => {
+    if (kvTier === 'gpu') return 'gpu';
+    return cpuAttention ? `${kvTier}Attended` : `${kvTier}Moved`;
+  });
+  return {
+    weights: {
+      bytes: (kind, tier, counts) =>
+        constant(
+          sumTensors(model, kind, counts, (s, t) => rowsOn(kind, t, tier) * rowBytes(model, s, shape.weightBits)),
+        ),
+      tensors: (kind, tier, counts) =>
+        constant(sumTensors(model, kind, counts, (_, t) => (rowsOn(kind, t, tier) > 0 ? 1 : 0))),
+    },
+    kvCache: realisedSlots(kvHomes),
+    activations: realisedSlots(realisation.slots.map(({ activationTier }) => activationTier)),
+  };
+}
+
+function realisedSlots<Home>(homeOfSlot: readonly Home[]): SlotShares<Home> {
+  const among = (homes: readonly Home[]) => (slot: number) => homes.includes(homeOfSlot[slot]!);
+  return {
+    total: (set, homes, amount) => constant(sumOver(set, amount, among(homes))),
+    batches: (set, homes, amount) => constant(foldBatches(set, amount, among(homes), { within: 'max', across: 'sum' })),
+    largestBatch: (set, homes, amount) =>
+      constant(foldBatches(set, amount, among(homes), { within: 'sum', across: 'max' })),
+  };
+}
+
+function tensorBytes(model: ModelConfig, tensor: TensorSpec, { weightBits }: BatchShape): number {
+  return tensor.rows * rowBytes(model, tensor, weightBits);
+}
+
+function sumTensors(
+  model: ModelConfig,
+  kind: LayerKind,
+  counts: (tensor: TensorSpec) => boolean,
+  value: (tensor: TensorSpec, index: number) => number,
+): number {
+  return layerTensors(model, kind).reduce((total, tensor, t) => (counts(tensor) ? total + value(tensor, t) : total), 0);
+}
