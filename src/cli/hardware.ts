@@ -2,8 +2,10 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { FlexplanError } from '../errors.js';
-import { checkHardwareProfile } from '../hardware/check-profile.js';
+import { capacityBytes, checkHardwareProfile, withCapacity } from '../hardware/check-profile.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
+import type { Tier } from '../tiers.js';
+import { requestedCaps, type DeviceRequest } from './device.js';
 import { checked, PACKAGE_ROOT, readJson } from './files.js';
 
 const BUILT_IN = join(PACKAGE_ROOT, 'hardware-profiles');
@@ -34,4 +36,12 @@ export function loadHardware(nameOrPath: string): HardwareProfile {
     `expected a hardware profile, got "${nameOrPath}", which is no file; ` +
       `measure one with flexplan profile, or use a built-in one: ${names.join(', ')}`,
   );
+}
+
+/** The machine as far as the user lets it be used: each tier's capacity, at most the cap. */
+export function cappedProfile(nameOrPath: string, request: DeviceRequest): HardwareProfile {
+  const profile = loadHardware(nameOrPath);
+  const capacity = capacityBytes(profile);
+  const caps = Object.entries(requestedCaps(request)).filter(([tier, cap]) => cap < capacity[tier as Tier]);
+  return caps.length === 0 ? profile : withCapacity(profile, Object.fromEntries(caps) as Partial<Record<Tier, number>>);
 }

@@ -1,0 +1,22 @@
+/** Plans and policies from files. */
+import { FlexplanError } from '../errors.js';
+import { checkPolicy } from '../policy/check-policy.js';
+import type { Policy } from '../policy/policy.js';
+import { checked, readJson } from './files.js';
+
+export function loadPolicy(path: string): Policy {
+  const document = readJson(path, 'a policy') as { policy?: unknown } | null;
+  // A plan holds a policy, and what a person has at hand is a plan.
+  return checked(path, () => checkPolicy(document?.policy ?? document));
+}
+
+/** `--policy` or `--plan`, not both; undefined when neither was given. */
+export function chosenPolicy(given: {
+  readonly policy?: string | undefined;
+  readonly plan?: string | undefined;
+}): Policy | undefined {
+  if (given.policy !== undefined && given.plan !== undefined)
+    throw new FlexplanError('usage', 'expected --policy or --plan, got both; leave one out');
+  const path = given.policy ?? given.plan;
+  return path === undefined ? undefined : loadPolicy(path);
+}

@@ -1,0 +1,74 @@
+/** A machine of known rates: what a profile of it must say can be computed by hand. */
+import type { Instruments } from '../../src/engine/instruments.js';
+import type { NativeSamples, NativeSystemInfo } from '../../src/engine/native-addon.js';
+
+export const KNOWN = {
+  launchSeconds: 4e-6,
+  taskSeconds: 3e-6,
+  memoryBytesPerSecond: 20e9,
+  flopsPerSecond: 100e9,
+  flopsPerSecond4Bit: 80e9,
+  prefillFlopsPerSecond: 40e9,
+  decodeBytesPerSecond: 15e9,
+  decode4BitBytesPerSecond: 6e9,
+  diskRead: { latencySeconds: 80e-6, bytesPerSecond: 1e9 },
+  diskWrite: { latencySeconds: 120e-6, bytesPerSecond: 0.5e9 },
+  linkLatencySeconds: 10e-6,
+} as const;
+
+const SYSTEM: NativeSystemInfo = {
+  cpuName: 'Known CPU',
+  isa: 'generic',
+  isas: ['generic'],
+  numCpus: 2,
+  totalMemoryBytes: 8e9,
+  availableMemoryBytes: 6e9,
+  cudaDevices: [],
+};
+
+function samples(seconds: number, work: number, repetitions: number): Promise<NativeSamples> {
+  // One repetition in five is ten times as slow: a neighbour on the machine.
+  return Promise.resolve({
+    seconds: Float64Array.from({ length: repetitions }, (_, i) => (i % 5 === 4 ? 10 : 1) * seconds),
+    work,
+  });
+}
+
+export function fakeInstruments(calls: string[] = []): Instruments {
+  const launch = KNOWN.launchSeconds;
+  return {
+    systemInfo: () => Promise.resolve(SYSTEM),
+    launch: ({ repetitions }) => samples(launch, 1, repetitions),
+    task: ({ repetitions }) => samples(KNOWN.taskSeconds * 1000, 1000, repetitions),
+    memoryRead: ({ bytes, repetitions }) => samples(bytes / KNOWN.memoryBytesPerSecond, bytes, repetitions),
+    matmul({ tokens, rows, cols, weightBits, repetitions }) {
+      calls.push(`matmul ${weightBits} ${tokens}`);
+      const flops = 2 * tokens * rows * cols;
+      const rate = weightBits === 4 ? KNOWN.flopsPerSecond4Bit : KNOWN.flopsPerSecond;
+      return samples(launch + flops / rate, flops, repetitions);
+    },
+    attention({ phase, kvCacheBits, repetitions }) {
+      const rate =
+        phase === 'prefill'
+          ? KNOWN.prefillFlopsPerSecond
+          : kvCacheBits === 4
+            ? KNOWN.decode4BitBytesPerSecond
+            : KNOWN.decodeBytesPerSecond;
+      return samples(launch + 1e8 / rate, 1e8, repetitions);
+    },
+    diskRead: ({ requestBytes, repetitions }) =>
+      samples(
+        8 * (KNOWN.diskRead.latencySeconds + requestBytes / KNOWN.diskRead.bytesPerSecond),
+        8 * requestBytes,
+        repetitions,
+      ),
+    diskWrite: ({ requestBytes, repetitions }) =>
+      samples(
+        KNOWN.diskWrite.latencySeconds + requestBytes / KNOWN.diskWrite.bytesPerSecond,
+        requestBytes,
+        repetitions,
+      ),
+    linkCopy: ({ bytes, linkBytesPerSecond, repetitions }) =>
+      samples(KNOWN.linkLatencySeconds + bytes / linkBytesPerSecond, bytes, repetitions),
+  };
+}

@@ -1,0 +1,91 @@
+import { describe, expect, it } from 'vitest';
+import { profileMachine, type ProfileOptions } from '../../src/profiler/profile-machine.js';
+import { fakeInstruments, KNOWN } from './fake-instruments.js';
+
+const OPTIONS: ProfileOptions = {
+  name: 'known',
+  device: 'emulated',
+  quick: true,
+  gpuMemoryBytes: 4 * 2 ** 20,
+  linkBytesPerSecond: 200e6,
+  diskDirectory: '/data',
+  diskFreeBytes: 1e12,
+  date: '2026-11-22T12:00:00.000Z',
+  nodeVersion: 'v20.20.2',
+};
+
+describe('profileMachine', () => {
+  it('recovers the rates of a machine whose rates are known, slow repetitions and all', async () => {
+    const profile = await profileMachine(fakeInstruments(), OPTIONS);
+    const { cpu } = profile.compute;
+    const close = (quantity: { value: number } | undefined, value: number) =>
+      expect(quantity!.value / value).toBeCloseTo(1, 4);
+    close(cpu.launchSeconds, KNOWN.launchSeconds);
+    close(cpu.memoryBytesPerSecond, KNOWN.memoryBytesPerSecond);
+    for (const { flopsPerSecond } of cpu.matmul) close(flopsPerSecond, KNOWN.flopsPerSecond);
+    for (const { flopsPerSecond } of cpu.matmul4Bit!) close(flopsPerSecond, KNOWN.flopsPerSecond4Bit);
+    close(cpu.attentionPrefillFlopsPerSecond, KNOWN.prefillFlopsPerSecond);
+    close(cpu.attentionDecodeBytesPerSecond, KNOWN.decodeBytesPerSecond);
+    close(cpu.attentionDecode4BitBytesPerSecond, KNOWN.decode4BitBytesPerSecond);
+    close(profile.taskSeconds, KNOWN.taskSeconds);
+    close(profile.links.diskToCpu.bytesPerSecond, KNOWN.diskRead.bytesPerSecond);
+    close(profile.links.diskToCpu.latencySeconds, KNOWN.diskRead.latencySeconds);
+    close(profile.links.cpuToDisk.bytesPerSecond, KNOWN.diskWrite.bytesPerSecond);
+    close(profile.links.cpuToGpu!.bytesPerSecond, OPTIONS.linkBytesPerSecond);
+    close(profile.links.gpuToCpu!.latencySeconds, KNOWN.linkLatencySeconds);
+  });
+
+  it('says what was measured and what was set', async () => {
+    const profile = await profileMachine(fakeInstruments(), OPTIONS);
+    expect(profile.memory.gpuBytes).toMatchObject({ value: 4 * 2 ** 20, source: 'set' });
+    expect(profile.memory.cpuBytes.value).toBeLessThan(6e9);
+    expect(profile.memory.diskBytes.value).toBeLessThan(1e12);
+    expect(profile.compute.cpu.launchSeconds.source).toBe('measured');
+    expect(profile.description).toMatch(/^Emulated GPU/);
+    expect(profile.environment).toMatchObject({ cpuName: 'Known CPU', date: OPTIONS.date, linkBytesPerSecond: 200e6 });
+  });
+
+  it('has no gpu tier on a plain CPU', async () => {
+    const profile = await profileMachine(fakeInstruments(), { ...OPTIONS, device: 'cpu' });
+    expect(profile.memory.gpuBytes).toBeUndefined();
+    expect(profile.links.cpuToGpu).toBeUndefined();
+    expect(profile.environment).not.toHaveProperty('linkBytesPerSecond');
+  });
+
+  it.each(['cpu', 'emulated'] as const)('announces as many steps as it takes (%s)', async (device) => {
+    const seen: number[] = [];
+    const totals = new Set<number>();
+    await profileMachine(fakeInstruments(), {
+      ...OPTIONS,
+      device,
+      onStep: (_title, done, total) => {
+        seen.push(done);
+        totals.add(total);
+      },
+    });
+    expect(totals.size).toBe(1);
+    expect(seen).toEqual(Array.from({ length: [...totals][0]! }, (_, i) => i));
+  });
+
+  it('measures more when it is not quick', async () => {
+    const quick: string[] = [];
+    const thorough: string[] = [];
+    await profileMachine(fakeInstruments(quick), OPTIONS);
+    await profileMachine(fakeInstruments(thorough), { ...OPTIONS, quick: false });
+    expect(thorough.length).toBeGreaterThan(quick.length);
+  });
+
+  it('stops between two measurements when interrupted', async () => {
+    const controller = new AbortController();
+    const calls: string[] = [];
+    const profiling = profileMachine(fakeInstruments(calls), {
+      ...OPTIONS,
+      signal: controller.signal,
+      onStep: (title) => {
+        if (title.startsWith('matmul')) controller.abort();
+      },
+    });
+    await expect(profiling).rejects.toMatchObject({ code: 'interrupted' });
+    expect(calls).toHaveLength(1);
+  });
+});
