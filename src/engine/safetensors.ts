@@ -146,7 +146,7 @@ function readTensor(path: string, name: string, entry: unknown, dataOffset: numb
     throw malformed(
       path,
       `${name} (${dtype} [${shape.join(', ')}]) to take ${Number(bits) / 8} bytes`,
-      `${end - begin}`,
+      `${end - begin} bytes`,
     );
   }
   return { path, dtype, shape, byteOffset: dataOffset + begin, byteLength: end - begin };
