@@ -1,0 +1,235 @@
+// Attention, part of kernels-inl.h. Online softmax over chunks of positions: for each chunk, scores of all query rows that share
+// the KV head, then the new maximum m' and, for sum and output alike,
+//   total = total * e^(m - m') + sum over the chunk of e^(s - m') * (1 or v)
+// Chunk boundaries, and the order of positions inside, are fixed, and a position outside a query's range is never added, so a
+// query's bits do not depend on its neighbours.
+
+// The memory of AttentionUnit::scratch. A "row" is one query of one head; rows of a KV head are consecutive.
+struct AttentionScratch {
+  int64_t dim;  // headDim, padded so that whole groups can be written
+  int64_t rowsPerKvHead;
+  float *queries, *outputs;  // [kvHeads, rowsPerKvHead, dim]
+  float *maxima, *sums;      // [kvHeads, rowsPerKvHead]
+  float* scores;             // [rowsPerKvHead, kAttentionChunk]; becomes probabilities
+  float* values;             // [kAttentionChunk, dim]
+  float* panel;
+  int64_t floats;
+
+  AttentionScratch(const AttentionShape& shape, int64_t kvHeads, int64_t numQueries, float* memory)
+      : dim(roundUp(shape.headDim, kGroup)), rowsPerKvHead(numQueries * (shape.numHeads / shape.numKvHeads)) {
+    const int64_t rows = kvHeads * rowsPerKvHead;
+    int64_t used = 0;
+    const auto take = [&](int64_t count) {
+      float* start = memory != nullptr ? memory + used : nullptr;
+      used += roundUp(count, 16);
+      return start;
+    };
+    queries = take(rows * dim);
+    outputs = take(rows * dim);
+    maxima = take(rows);
+    sums = take(rows);
+    scores = take(rowsPerKvHead * kAttentionChunk);
+    values = take(kAttentionChunk * dim);
+    panel = take(kPanelFloats);
+    floats = used;
+  }
+};
+
+int64_t attentionScratchFloats(const AttentionShape& shape, int64_t kvHeads, int64_t queries) {
+  return AttentionScratch(shape, kvHeads, queries, nullptr).floats;
+}
+
+// Positions [begin, end) of a chunk, or of the sequence.
+struct Range {
+  int64_t begin, end;
+};
+
+// Positions that query `query` of the sequence attends to.
+inline Range attendedPositions(const AttentionUnit& u, int64_t query) {
+  const int64_t own = u.sequence.numPast + query;
+  const bool windowed = u.shape.slidingWindow > 0;
+  return {windowed ? larger(0, own - u.shape.slidingWindow + 1) : 0, own + 1};
+}
+
+// The part of a row's positions that lies in the chunk, relative to its begin.
+inline Range attendedInChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t row, Range chunk) {
+  const int64_t headsPerKvHead = s.rowsPerKvHead / (u.queryEnd - u.queryBegin);
+  const Range positions = attendedPositions(u, u.queryBegin + row / headsPerKvHead);
+  return {larger(positions.begin, chunk.begin) - chunk.begin, smaller(positions.end, chunk.end) - chunk.begin};
+}
+
+// Where the first query row of head h, query t lies (scaled copies, padded with zeros).
+inline int64_t rowOf(const AttentionUnit& u, const AttentionScratch& s, int64_t query, int64_t head) {
+  const int64_t headsPerKvHead = u.shape.numHeads / u.shape.numKvHeads;
+  const int64_t kvHead = head / headsPerKvHead - u.kvHeadBegin;
+  return kvHead * s.rowsPerKvHead + (query - u.queryBegin) * headsPerKvHead + head % headsPerKvHead;
+}
+
+template <typename Body>
+inline void forEachRow(const AttentionUnit& u, const AttentionScratch& s, Body&& body) {
+  const int64_t headsPerKvHead = u.shape.numHeads / u.shape.numKvHeads;
+  for (int64_t query = u.queryBegin; query < u.queryEnd; ++query)
+    for (int64_t head = u.kvHeadBegin * headsPerKvHead; head < u.kvHeadEnd * headsPerKvHead; ++head)
+      body(query, head, rowOf(u, s, query, head));
+}
+
+void startAttention(const AttentionUnit& u, const AttentionScratch& s) {
+  const int64_t headDim = u.shape.headDim;
+  const Vec scale = set1(1.0f / __builtin_sqrtf(static_cast<float>(headDim)));
+  forEachRow(u, s, [&](int64_t query, int64_t head, int64_t row) {
+    const float* q = u.sequence.q + query * u.shape.qStride + head * headDim;
+    for (int64_t d = 0; d < s.dim; d += kLanes) {
+      const int64_t n = headDim - d;
+      store(s.queries + row * s.dim + d, n > 0 ? mul(loadUpTo(q + d, n), scale) : zero());
+      store(s.outputs + row * s.dim + d, zero());
+    }
+    s.maxima[row] = -__builtin_inff();
+    s.sums[row] = 0;
+  });
+}
+
+void finishAttention(const AttentionUnit& u, const AttentionScratch& s) {
+  forEachRow(u, s, [&](int64_t query, int64_t head, int64_t row) {
+    float* out = u.sequence.out + query * u.shape.outStride + head * u.shape.headDim;
+    const Vec sum = set1(s.sums[row]);
+    for (int64_t d = 0; d < u.shape.headDim; d += kLanes)
+      storeUpTo(out + d, u.shape.headDim - d, div(load(s.outputs + row * s.dim + d), sum));
+  });
+}
+
+// Turns one row's scores of a chunk into e^(s - m') (0 outside the range) and rescales what the row has summed so far.
+void softmaxStep(float* scores, Range range, float& maximum, float& sum, float* output, int64_t dim) {
+  const float nothing = -__builtin_inff();
+  for (int64_t i = 0; i < range.begin; ++i) scores[i] = nothing;
+  for (int64_t i = range.end; i < kAttentionChunk; ++i) scores[i] = nothing;
+  Vec highest = set1(maximum);
+  for (int64_t i = 0; i < kAttentionChunk; i += kLanes) highest = max(highest, load(scores + i));
+  const float newMaximum = maxLane(highest);
+  for (int64_t i = 0; i < kAttentionChunk; i += kLanes)
+    store(scores + i, exponential(sub(load(scores + i), set1(newMaximum))));
+  for (int64_t i = 0; i < range.begin; ++i) scores[i] = 0;
+  for (int64_t i = range.end; i < kAttentionChunk; ++i) scores[i] = 0;
+  const Vec shrink = exponential(set1(maximum - newMaximum));
+  if (newMaximum != maximum)
+    for (int64_t d = 0; d < dim; d += kLanes) store(output + d, mul(load(output + d), shrink));
+  sum = sum * shrink[0] + sumOf(scores, kAttentionChunk);
+  maximum = newMaximum;
+}
+
+// Rows of V of one KV head and chunk.
+struct ValueRows {
+  const std::byte* data;
+  int64_t stride;
+};
+
+// Adds probability times V to `kTokens` output rows, for kVecs vectors of columns. Columns beyond the row's end (tail > 0: columns
+// left) are read as zero.
+template <DataType kType, int kTokens, int kVecs>
+inline void addValueColumns(ValueRows v, int64_t tail, Range range, const float* probabilities, float* output, int64_t dim) {
+  Vec acc[kTokens][kVecs];
+  for (int t = 0; t < kTokens; ++t)
+    for (int i = 0; i < kVecs; ++i) acc[t][i] = load(output + t * dim + i * kLanes);
+  for (int64_t p = range.begin; p < range.end; ++p) {
+    const std::byte* row = v.data + p * v.stride;
+    Vec w[kGroupVecs];
+    if constexpr (kVecs == 1 && kType != DataType::kInt4) {
+      w[0] = decode<kType>(row);
+    } else if (tail > 0) {
+      decodeTail<kType>(row, tail, w);
+    } else {
+      decodeGroup<kType>(row, w);
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+      const Vec probability = set1(probabilities[t * kAttentionChunk + p]);
+#pragma GCC unroll 16
+      for (int i = 0; i < kVecs; ++i) acc[t][i] = fma(probability, w[i], acc[t][i]);
+    }
+  }
+  for (int t = 0; t < kTokens; ++t)
+    for (int i = 0; i < kVecs; ++i) store(output + t * dim + i * kLanes, acc[t][i]);
+}
+
+// Whole groups of columns first, then whole vectors, then what is left. kInt4 rows always end with a whole group.
+template <DataType kType, int kTokens>
+void addValues(ValueRows v, int64_t headDim, Range range, const float* probabilities, float* outputs, int64_t dim) {
+  if (range.begin >= range.end) return;
+  constexpr bool kGroupsOnly = kType == DataType::kInt4;
+  constexpr int64_t kVecBytes = groupBytes<kType>() / kGroupVecs;
+  int64_t col = 0;
+  const auto add = [&]<int kVecs>(int64_t tail) {
+    addValueColumns<kType, kTokens, kVecs>(v, tail, range, probabilities, outputs + col, dim);
+    v.data += kGroupsOnly ? groupBytes<kType>() : kVecs * kVecBytes;
+    col += kVecs * kLanes;
+  };
+  while (kGroupsOnly ? col < headDim : col + kGroup <= headDim) add.template operator()<kGroupVecs>(0);
+  while (col + kLanes <= headDim) add.template operator()<1>(0);
+  if (col < headDim) add.template operator()<kGroupVecs>(headDim - col);
+}
+
+// Probabilities times V for all rows of a KV head. Rows go through registers kFewTokens at a time over the positions that all of them
+// attend to; what a row has before and after those is added alone, in order.
+template <DataType kType>
+void addAllValues(const AttentionUnit& u, const AttentionScratch& s, ValueRows v, Range chunk, float* outputs) {
+  const int64_t headDim = u.shape.headDim;
+  for (int64_t row = 0; row < s.rowsPerKvHead; row += kFewTokens) {
+    const int64_t rows = smaller(kFewTokens, s.rowsPerKvHead - row);
+    // Ranges grow with the query, so the first row ends first and the last begins last.
+    const Range first = attendedInChunk(u, s, row, chunk), last = attendedInChunk(u, s, row + rows - 1, chunk);
+    const Range common{last.begin, larger(last.begin, first.end)};
+    const auto alone = [&](bool before) {
+      for (int64_t r = row; r < row + rows; ++r) {
+        const Range own = attendedInChunk(u, s, r, chunk);
+        const Range part = before ? Range{own.begin, smaller(own.end, common.begin)}
+                                  : Range{larger(own.begin, common.end), own.end};
+        addValues<kType, 1>(v, headDim, part, s.scores + r * kAttentionChunk, outputs + r * s.dim, s.dim);
+      }
+    };
+    alone(true);
+    withTokens<kFewTokens>(rows, [&]<int kTokens>() {
+      addValues<kType, kTokens>(v, headDim, common, s.scores + row * kAttentionChunk, outputs + row * s.dim, s.dim);
+    });
+    alone(false);
+  }
+}
+
+void addChunkValues(const AttentionUnit& u, const AttentionScratch& s, ValueRows v, Range chunk, float* outputs) {
+  withType(u.sequence.kv.dtype, [&]<DataType kType>() {
+    if (kType == DataType::kFloat32 || s.rowsPerKvHead <= kFewTokens) return addAllValues<kType>(u, s, v, chunk, outputs);
+    for (int64_t p = 0; p < chunk.end - chunk.begin; ++p)
+      decodeRow<kType>(v.data + p * v.stride, u.shape.headDim, s.values + p * s.dim);
+    const ValueRows converted{reinterpret_cast<const std::byte*>(s.values), s.dim * static_cast<int64_t>(sizeof(float))};
+    addAllValues<DataType::kFloat32>(u, s, converted, chunk, outputs);
+  });
+}
+
+void attendChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range chunk) {
+  const std::byte* k = u.sequence.kv.rows + chunk.begin * u.rowBytes + kvHead * u.headBytes;
+  const std::byte* v = k + u.shape.numKvHeads * u.headBytes;
+  const int64_t positions = chunk.end - chunk.begin;
+  // V arrives while K is multiplied.
+  if (s.rowsPerKvHead <= kFewTokens)
+    for (int64_t p = 0; p < positions; ++p)
+      for (int64_t byte = 0; byte < u.headBytes; byte += 64) __builtin_prefetch(v + p * u.rowBytes + byte, 0, 2);
+  const int64_t row = (kvHead - u.kvHeadBegin) * s.rowsPerKvHead;
+  multiply({{u.sequence.kv.dtype, k, u.rowBytes, positions, u.shape.headDim}, nullptr, s.queries + row * s.dim, s.dim,
+            s.rowsPerKvHead, s.scores, kAttentionChunk, s.panel});
+  for (int64_t r = 0; r < s.rowsPerKvHead; ++r) {
+    const Range range = attendedInChunk(u, s, r, chunk);
+    if (range.begin < range.end)
+      softmaxStep(s.scores + r * kAttentionChunk, range, s.maxima[row + r], s.sums[row + r], s.outputs + (row + r) * s.dim,
+                  s.dim);
+  }
+  addChunkValues(u, s, {v, u.rowBytes}, chunk, s.outputs + row * s.dim);
+}
+
+void attend(const AttentionUnit& u) {
+  const AttentionScratch s(u.shape, u.kvHeadEnd - u.kvHeadBegin, u.queryEnd - u.queryBegin, u.scratch);
+  startAttention(u, s);
+  const int64_t begin = attendedPositions(u, u.queryBegin).begin / kAttentionChunk * kAttentionChunk;
+  const int64_t end = attendedPositions(u, u.queryEnd - 1).end;
+  for (int64_t p = begin; p < end; p += kAttentionChunk)
+    for (int64_t kvHead = u.kvHeadBegin; kvHead < u.kvHeadEnd; ++kvHead)
+      attendChunk(u, s, kvHead, {p, smaller(p + kAttentionChunk, end)});
+  finishAttention(u, s);
+}

@@ -1,0 +1,9 @@
+#include "cpu/vec_avx512.h"
+
+#define FLEXPLAN_ISA avx512
+#include "cpu/kernels-inl.h"
+
+namespace flexplan::cpu {
+extern const Kernels kAvx512Kernels;
+constinit const Kernels kAvx512Kernels = avx512::makeKernels("avx512");
+}  // namespace flexplan::cpu

@@ -1,0 +1,451 @@
+// The kernels, written once and compiled once per ISA inside that ISA's namespace: each isa_*.cpp includes its vec_*.h, defines
+// FLEXPLAN_ISA as the namespace's name, and includes this file. What must not appear here: anything inline from outside the
+// namespace (std:: templates too), because the linker keeps one copy of those and could keep the one with the wrong instructions.
+#include "cpu/kernels.h"
+#include "quant/int4.h"
+
+namespace flexplan::cpu::FLEXPLAN_ISA {
+namespace {
+
+constexpr int64_t kGroup = 64;
+constexpr int kGroupVecs = kGroup / kLanes;
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t roundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+inline Vec zero() { return set1(0.0f); }
+inline float sumLane(Vec a) { return sum4(a, zero(), zero(), zero())[0]; }
+inline Vec loadUpTo(const float* p, int64_t n) { return n >= kLanes ? load(p) : loadPartial(p, n); }
+inline void storeUpTo(float* p, int64_t n, Vec v) {
+  if (n >= kLanes) return store(p, v);
+  storePartial(p, n, v);
+}
+
+template <DataType kType>
+constexpr int64_t groupBytes() {
+  return kType == DataType::kInt4 ? kInt4GroupBytes : kType == DataType::kFloat32 ? kGroup * 4 : kGroup * 2;
+}
+
+// Calls body.operator()<kType>() for the type that is known only at run time.
+template <typename Body>
+inline void withType(DataType type, Body&& body) {
+  switch (type) {
+    case DataType::kFloat32: return body.template operator()<DataType::kFloat32>();
+    case DataType::kFloat16: return body.template operator()<DataType::kFloat16>();
+    case DataType::kBFloat16: return body.template operator()<DataType::kBFloat16>();
+    case DataType::kInt4: return body.template operator()<DataType::kInt4>();
+  }
+}
+
+// 64 values; p: start of a run of 64 columns.
+template <DataType kType>
+inline void decodeGroup(const std::byte* p, Vec out[kGroupVecs]) {
+  if constexpr (kType == DataType::kInt4) {
+    decodeInt4Group(p, out);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < kGroupVecs; ++i) out[i] = decode<kType>(p + i * (groupBytes<kType>() / kGroupVecs));
+  }
+}
+
+// The last n < 64 values of a row, reading no byte behind them. Fills the vectors that hold one of them; lanes behind are
+// zero (kInt4: the group's padding).
+template <DataType kType>
+inline void decodeTail(const std::byte* p, int64_t n, Vec out[kGroupVecs]) {
+  if constexpr (kType == DataType::kInt4) {
+    decodeInt4Group(p, out);
+  } else {
+    std::byte last[groupBytes<kType>()] = {};
+    __builtin_memcpy(last, p, static_cast<size_t>(n * groupBytes<kType>() / kGroup));
+    decodeGroup<kType>(last, out);
+  }
+}
+
+// ---- Products: a tile of up to 4 rows times some tokens -------------------------------------------------------------
+// Every path adds the products of one output element in the same order: lane l takes columns l, l + kLanes, ... of a column block,
+// sum4 adds the lanes, blocks are added one after the other. So the paths give the same bits.
+
+// Adds one block's sums of up to 4 rows to out, which the first block initialises with the bias.
+template <int kRows>
+inline void addToOutput(Quad sums, bool first, const float* bias, float* out) {
+  for (int r = 0; r < kRows; ++r) {
+    const float before = !first ? out[r] : bias != nullptr ? bias[r] : 0.0f;
+    out[r] = before + sums[r];
+  }
+}
+template <>
+inline void addToOutput<4>(Quad sums, bool first, const float* bias, float* out) {
+  Quad before{};
+  if (!first) {
+    __builtin_memcpy(&before, out, sizeof(before));
+  } else if (bias != nullptr) {
+    __builtin_memcpy(&before, bias, sizeof(before));
+  }
+  const Quad after = before + sums;
+  __builtin_memcpy(out, &after, sizeof(after));
+}
+
+template <int kRows, int kTokens>
+struct Accumulators {
+  Vec lanes[kTokens][kRows];
+
+  Accumulators() {
+    for (auto& token : lanes)
+      for (Vec& v : token) v = zero();
+  }
+  Quad sums(int token) const {
+    const Vec* a = lanes[token];
+    return sum4(a[0], kRows > 1 ? a[kRows > 1 ? 1 : 0] : zero(), kRows > 2 ? a[kRows > 2 ? 2 : 0] : zero(),
+                kRows > 3 ? a[kRows > 3 ? 3 : 0] : zero());
+  }
+};
+
+// Few tokens: weights are converted in registers and used at once. Weights: `rows` of the first row, at the block's first column.
+template <DataType kType, int kRows, int kTokens>
+inline void multiplyConverting(const std::byte* rows, int64_t stride, int64_t cols, const float* x, int64_t xStride,
+                               Accumulators<kRows, kTokens>& acc) {
+  Vec w[kGroupVecs];
+  int64_t col = 0;
+  for (; col + kGroup <= cols; col += kGroup, rows += groupBytes<kType>()) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      // The rows after these, at the same column: far enough ahead to hide memory, near enough to stay cached until then.
+      __builtin_prefetch(rows + (r + kRows) * stride, 0, 2);
+      if constexpr (groupBytes<kType>() > 64) __builtin_prefetch(rows + (r + kRows) * stride + 64, 0, 2);
+      decodeGroup<kType>(rows + r * stride, w);
+#pragma GCC unroll 16
+      for (int i = 0; i < kGroupVecs; ++i)
+#pragma GCC unroll 4
+        for (int t = 0; t < kTokens; ++t)
+          acc.lanes[t][r] = fma(w[i], load(x + t * xStride + col + i * kLanes), acc.lanes[t][r]);
+    }
+  }
+  if (col == cols) return;
+  for (int r = 0; r < kRows; ++r) {
+    decodeTail<kType>(rows + r * stride, cols - col, w);
+    for (int i = 0; i * kLanes < cols - col; ++i)
+      for (int t = 0; t < kTokens; ++t)
+        acc.lanes[t][r] =
+            fma(w[i], loadUpTo(x + t * xStride + col + i * kLanes, cols - col - i * kLanes), acc.lanes[t][r]);
+  }
+}
+
+// Many tokens: weights come converted, in a panel whose rows are padded to whole vectors.
+template <int kRows, int kTokens>
+inline void multiplyPanel(const float* panel, int64_t stride, int64_t cols, const float* x, int64_t xStride,
+                          Accumulators<kRows, kTokens>& acc) {
+  int64_t col = 0;
+  for (; col + kLanes <= cols; col += kLanes) {
+    Vec w[kRows];
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) w[r] = load(panel + r * stride + col);
+#pragma GCC unroll 6
+    for (int t = 0; t < kTokens; ++t) {
+      const Vec xs = load(x + t * xStride + col);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) acc.lanes[t][r] = fma(w[r], xs, acc.lanes[t][r]);
+    }
+  }
+  if (col == cols) return;
+  for (int t = 0; t < kTokens; ++t) {
+    const Vec xs = loadPartial(x + t * xStride + col, cols - col);
+    for (int r = 0; r < kRows; ++r) acc.lanes[t][r] = fma(load(panel + r * stride + col), xs, acc.lanes[t][r]);
+  }
+}
+
+// Where a tile of the output goes, and whether this is its first column block.
+struct Output {
+  const float* bias;
+  float* out;
+  int64_t stride;
+  bool first;
+};
+
+template <int kRows, int kTokens>
+inline void finishTile(const Accumulators<kRows, kTokens>& acc, const Output& output) {
+#pragma GCC unroll 6
+  for (int t = 0; t < kTokens; ++t)
+    addToOutput<kRows>(acc.sums(t), output.first, output.bias, output.out + t * output.stride);
+}
+
+template <DataType kType, int kRows, int kTokens>
+void convertingTile(const Product& p, int64_t row) {
+  for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock) {
+    Accumulators<kRows, kTokens> acc;
+    multiplyConverting<kType, kRows, kTokens>(
+        p.weight.data + row * p.weight.stride + col / kGroup * groupBytes<kType>(), p.weight.stride,
+        smaller(kColumnBlock, p.weight.cols - col), p.x + col, p.xStride, acc);
+    finishTile(acc, {p.bias != nullptr ? p.bias + row : nullptr, p.out + row, p.outStride, col == 0});
+  }
+}
+
+template <int kRows, int kTokens>
+void panelTile(const float* panel, int64_t stride, int64_t cols, const float* x, int64_t xStride, const Output& output) {
+  Accumulators<kRows, kTokens> acc;
+  multiplyPanel<kRows, kTokens>(panel, stride, cols, x, xStride, acc);
+  finishTile(acc, output);
+}
+
+// Calls tile.operator()<kTokens>() for tokens in 1..kMost known only at run time.
+template <int kMost, typename Tile>
+inline void withTokens(int64_t tokens, Tile&& tile) {
+  if constexpr (kMost > 1) {
+    if (tokens < kMost) return withTokens<kMost - 1>(tokens, tile);
+  }
+  tile.template operator()<kMost>();
+}
+
+void multiplyFewTokens(const Product& p) {
+  withType(p.weight.dtype, [&]<DataType kType>() {
+    withTokens<kFewTokens>(p.tokens, [&]<int kTokens>() {
+      int64_t row = 0;
+      for (; row + 4 <= p.weight.rows; row += 4) convertingTile<kType, 4, kTokens>(p, row);
+      for (; row < p.weight.rows; ++row) convertingTile<kType, 1, kTokens>(p, row);
+    });
+  });
+}
+
+template <DataType kType>
+void decodeRow(const std::byte* row, int64_t cols, float* out) {
+  Vec w[kGroupVecs];
+  int64_t col = 0;
+  for (; col + kGroup <= cols; col += kGroup, row += groupBytes<kType>()) {
+    decodeGroup<kType>(row, w);
+#pragma GCC unroll 16
+    for (int i = 0; i < kGroupVecs; ++i) store(out + col + i * kLanes, w[i]);
+  }
+  if (col == cols) return;
+  decodeTail<kType>(row, cols - col, w);
+  for (int i = 0; col + i * kLanes < cols; ++i) store(out + col + i * kLanes, w[i]);
+}
+
+// Converts one column block of up to kPanelRows rows. Writes whole vectors.
+void fillPanel(const RowBlock& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* panel, int64_t stride) {
+  withType(w.dtype, [&]<DataType kType>() {
+    for (int64_t r = 0; r < rows; ++r)
+      decodeRow<kType>(w.data + (row + r) * w.stride + col / kGroup * groupBytes<kType>(), cols, panel + r * stride);
+  });
+}
+
+void multiplyPanelRows(const Product& p, int64_t rowBegin, int64_t rows) {
+  for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock) {
+    const int64_t cols = smaller(kColumnBlock, p.weight.cols - col);
+    const int64_t stride = roundUp(cols, kPanelPad) + kPanelPad;
+    fillPanel(p.weight, rowBegin, rows, col, cols, p.panel, stride);
+    for (int64_t token = 0; token < p.tokens; token += kPanelTokens)
+      withTokens<kPanelTokens>(smaller(kPanelTokens, p.tokens - token), [&]<int kTokens>() {
+        const float* x = p.x + token * p.xStride + col;
+        for (int64_t r = 0; r < rows; r += r + 4 <= rows ? 4 : 1) {
+          const int64_t row = rowBegin + r;
+          const Output output{p.bias != nullptr ? p.bias + row : nullptr, p.out + token * p.outStride + row, p.outStride,
+                              col == 0};
+          const auto tile = r + 4 <= rows ? panelTile<4, kTokens> : panelTile<1, kTokens>;
+          tile(p.panel + r * stride, stride, cols, x, p.xStride, output);
+        }
+      });
+  }
+}
+
+void multiply(const Product& p) {
+  if (p.tokens <= kFewTokens) return multiplyFewTokens(p);
+  for (int64_t row = 0; row < p.weight.rows; row += kPanelRows)
+    multiplyPanelRows(p, row, smaller(kPanelRows, p.weight.rows - row));
+}
+
+// ---- Storage <-> fp32 ------------------------------------------------------------------------------------------------
+
+void toFloat(DataType from, const std::byte* row, int64_t cols, float* out) {
+  withType(from, [&]<DataType kType>() {
+    const int64_t whole = cols / kGroup * kGroup;
+    decodeRow<kType>(row, whole, out);
+    if (whole == cols) return;
+    Vec tail[kGroupVecs];
+    decodeTail<kType>(row + whole / kGroup * groupBytes<kType>(), cols - whole, tail);
+    for (int i = 0; whole + i * kLanes < cols; ++i)
+      storeUpTo(out + whole + i * kLanes, cols - whole - i * kLanes, tail[i]);
+  });
+}
+
+template <void (*kEncode)(Vec, uint16_t*)>
+void encodeRow(const float* row, int64_t cols, std::byte* out) {
+  int64_t col = 0;
+  for (; col + kLanes <= cols; col += kLanes) kEncode(load(row + col), reinterpret_cast<uint16_t*>(out + col * 2));
+  if (col == cols) return;
+  uint16_t last[kLanes];
+  kEncode(loadPartial(row + col, cols - col), last);
+  __builtin_memcpy(out + col * 2, last, static_cast<size_t>(cols - col) * 2);
+}
+
+void quantizeGroup(const float* values, std::byte* group) {
+  Vec v[kGroupVecs], lowest = load(values), highest = lowest;
+  for (int i = 0; i < kGroupVecs; ++i) {
+    v[i] = load(values + i * kLanes);
+    lowest = min(lowest, v[i]);
+    highest = max(highest, v[i]);
+  }
+  const Int4Range range = int4Range(minLane(lowest), maxLane(highest));
+  __builtin_memcpy(group, &range.scaleBits, 2);
+  __builtin_memcpy(group + 2, &range.minBits, 2);
+  const Vec most = set1(kMaxInt4);
+  for (Vec& q : v)
+    q = range.scale == 0 ? zero() : round(min(most, max(zero(), div(sub(q, set1(range.min)), set1(range.scale)))));
+  packNibbles(v, group + kInt4HeaderBytes);
+}
+
+void quantizeRow(const float* row, int64_t cols, std::byte* out) {
+  for (; cols >= kGroup; cols -= kGroup, row += kGroup, out += kInt4GroupBytes) quantizeGroup(row, out);
+  if (cols == 0) return;
+  float last[kGroup];
+  for (int64_t i = 0; i < kGroup; ++i) last[i] = row[smaller(i, cols - 1)];
+  quantizeGroup(last, out);
+}
+
+void fromFloat(DataType to, const float* row, int64_t cols, std::byte* out) {
+  switch (to) {
+    case DataType::kFloat32: __builtin_memcpy(out, row, static_cast<size_t>(cols) * 4); return;
+    case DataType::kFloat16: return encodeRow<encodeFloat16>(row, cols, out);
+    case DataType::kBFloat16: return encodeRow<encodeBFloat16>(row, cols, out);
+    case DataType::kInt4: return quantizeRow(row, cols, out);
+  }
+}
+
+// ---- Functions of one value -------------------------------------------------------------------------------------------
+
+// e^x = 2^n e^r, n whole, |r| <= ln(2) / 2: Taylor series to r^7, relative error below 1e-8 before rounding. x is clamped to where
+// 2^n is a normal number; NaN stays NaN (it is the second operand).
+inline Vec exponential(Vec x) {
+  x = min(set1(88.3f), max(set1(-87.3f), x));
+  const Vec n = round(mul(x, set1(1.44269504f)));
+  // ln(2) in two parts; n times the first is exact.
+  const Vec r = fma(n, set1(2.12194440e-4f), fma(n, set1(-0.693359375f), x));
+  constexpr float kTaylor[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 1.0f / 2, 1.0f, 1.0f};
+  Vec sum = set1(kTaylor[0]);
+  for (int i = 1; i < 8; ++i) sum = fma(sum, r, set1(kTaylor[i]));
+  return timesPowerOf2(sum, n);
+}
+
+inline Vec sigmoid(Vec x) { return div(set1(1.0f), add(set1(1.0f), exponential(sub(zero(), x)))); }
+
+// x Phi(x), Phi the normal distribution. For z = |x| / sqrt(2) and t = 1 / (1 + z / 2), erfc(z) = t e^(P(t) - z^2) with P
+// interpolated at Chebyshev nodes of 2/15 <= t <= 1: relative error of erfc below 1e-7 before rounding.
+inline Vec gelu(Vec x) {
+  constexpr float kP[] = {0.167110807f,  -0.799341133f, 1.42959598f,  -1.05039901f, 0.204253058f,
+                          -0.144919677f, 0.0824400394f, 0.377064131f, 0.999693239f, -1.26549737f};
+  const Vec z = min(set1(13.0f), mul(max(sub(zero(), x), x), set1(0.707106781f)));
+  const Vec t = div(set1(1.0f), fma(z, set1(0.5f), set1(1.0f)));
+  Vec p = set1(kP[0]);
+  for (int i = 1; i < 10; ++i) p = fma(p, t, set1(kP[i]));
+  const Vec upperTail = mul(mul(t, set1(0.5f)), exponential(sub(p, mul(z, z))));
+  return mul(x, ifNegative(x, upperTail, sub(set1(1.0f), upperTail)));
+}
+
+// x (1 + tanh(u)) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)
+inline Vec geluTanh(Vec x) {
+  const Vec cubed = mul(mul(x, x), x);
+  return mul(x, sigmoid(mul(set1(1.59576912f), fma(cubed, set1(0.044715f), x))));
+}
+
+inline Vec relu(Vec x) { return max(zero(), x); }
+inline Vec silu(Vec x) { return mul(x, sigmoid(x)); }
+
+template <Vec (*kFunction)(Vec)>
+void activateAll(const float* gate, int64_t count, float* x) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int64_t n = count - i;
+    const Vec value = loadUpTo(x + i, n);
+    storeUpTo(x + i, n, gate != nullptr ? mul(kFunction(loadUpTo(gate + i, n)), value) : kFunction(value));
+  }
+}
+
+void activate(Activation f, const float* gate, int64_t count, float* x) {
+  switch (f) {
+    case Activation::kRelu: return activateAll<relu>(gate, count, x);
+    case Activation::kGelu: return activateAll<gelu>(gate, count, x);
+    case Activation::kGeluTanh: return activateAll<geluTanh>(gate, count, x);
+    case Activation::kSilu: return activateAll<silu>(gate, count, x);
+  }
+}
+
+void addAll(const float* x, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; i += kLanes)
+    storeUpTo(y + i, count - i, add(loadUpTo(x + i, count - i), loadUpTo(y + i, count - i)));
+}
+
+// ---- Functions of one token -------------------------------------------------------------------------------------------
+
+inline float sumOf(const float* x, int64_t size) {
+  Vec sum = zero();
+  for (int64_t i = 0; i < size; i += kLanes) sum = add(sum, loadUpTo(x + i, size - i));
+  return sumLane(sum);
+}
+
+// sum of (x - center)^2
+inline float squaresOf(const float* x, float center, int64_t size) {
+  Vec sum = zero();
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    const Vec d = sub(load(x + i), set1(center));
+    sum = fma(d, d, sum);
+  }
+  float rest = 0;
+  for (; i < size; ++i) rest += (x[i] - center) * (x[i] - center);
+  return sumLane(sum) + rest;
+}
+
+void layerNorm(const float* x, const float* weight, const float* bias, float epsilon, int64_t size, float* y) {
+  const float mean = sumOf(x, size) / static_cast<float>(size);
+  const float variance = squaresOf(x, mean, size) / static_cast<float>(size);
+  const float inverse = 1.0f / __builtin_sqrtf(variance + epsilon);
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const int64_t n = size - i;
+    const Vec normal = mul(sub(loadUpTo(x + i, n), set1(mean)), set1(inverse));
+    storeUpTo(y + i, n, fma(normal, loadUpTo(weight + i, n), bias != nullptr ? loadUpTo(bias + i, n) : zero()));
+  }
+}
+
+void rmsNorm(const float* x, const float* weight, float epsilon, int64_t size, float* y) {
+  const float inverse = 1.0f / __builtin_sqrtf(squaresOf(x, 0, size) / static_cast<float>(size) + epsilon);
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const int64_t n = size - i;
+    storeUpTo(y + i, n, mul(mul(loadUpTo(x + i, n), set1(inverse)), loadUpTo(weight + i, n)));
+  }
+}
+
+void rope(const float* cosines, const float* sines, int64_t numHeads, int64_t headDim, float* x) {
+  const int64_t half = headDim / 2;
+  for (int64_t h = 0; h < numHeads; ++h, x += headDim)
+    for (int64_t d = 0; d < half; d += kLanes) {
+      const int64_t n = half - d;
+      const Vec first = loadUpTo(x + d, n), second = loadUpTo(x + half + d, n);
+      const Vec cosine = loadUpTo(cosines + d, n), sine = loadUpTo(sines + d, n);
+      storeUpTo(x + d, n, sub(mul(first, cosine), mul(second, sine)));
+      storeUpTo(x + half + d, n, add(mul(second, cosine), mul(first, sine)));
+    }
+}
+
+uint64_t readMemory(const std::byte* data, size_t bytes) {
+  Vec sums[4] = {zero(), zero(), zero(), zero()};
+  constexpr size_t kStep = 4 * sizeof(Vec);
+  size_t i = 0;
+  for (; i + kStep <= bytes; i += kStep)
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; ++j)
+      sums[j] = max(sums[j], load(reinterpret_cast<const float*>(data + i + j * sizeof(Vec))));
+  uint64_t rest = 0;
+  for (; i < bytes; ++i) rest += static_cast<uint64_t>(data[i]);
+  const float highest = maxLane(max(max(sums[0], sums[1]), max(sums[2], sums[3])));
+  uint32_t bits;
+  __builtin_memcpy(&bits, &highest, sizeof(bits));
+  return rest + bits;
+}
+
+#include "cpu/attention-inl.h"
+
+constexpr Kernels makeKernels(const char* name) {
+  return {name,     multiply, attend,   attentionScratchFloats, toFloat, fromFloat, layerNorm,
+          rmsNorm,  addAll,   activate, rope,                   readMemory};
+}
+
+}  // namespace
+}  // namespace flexplan::cpu::FLEXPLAN_ISA

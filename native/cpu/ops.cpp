@@ -1,0 +1,248 @@
+// Cuts each operation into independent pieces and spreads them over threads. No arithmetic here but rope's angles.
+#include "cpu/ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "core/aligned_buffer.h"
+#include "cpu/kernels.h"
+
+namespace flexplan::cpu {
+namespace {
+
+// Weights read by one piece when few tokens share them: long enough to stream.
+constexpr int64_t kStreamBytes = int64_t{128} << 10;
+// Tokens whose activations stay in the shared cache while all rows pass.
+constexpr int64_t kTokenBlock = 256;
+constexpr int64_t kSmallestTokenBlock = 48;
+// Pieces per thread that even out threads of unequal speed.
+constexpr int64_t kPiecesPerThread = 4;
+// Below this, a thread's share is not worth its wake-up.
+constexpr int64_t kElementGrain = 16384;
+
+int64_t ceilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t roundUp(int64_t a, int64_t b) { return ceilDivide(a, b) * b; }
+
+// Scratch of the calling thread, kept between calls. Valid until the thread asks again.
+float* threadScratch(int64_t floats) {
+  thread_local AlignedBuffer buffer;
+  buffer.reserve(static_cast<size_t>(floats) * sizeof(float));
+  return buffer.as<float>();
+}
+
+// How a set of matmuls is cut: pieces of rowsPerPiece rows (of one WeightPiece) by tokensPerPiece tokens.
+struct MatmulCut {
+  int64_t rowsPerPiece, tokensPerPiece, numTokenPieces, numRowPieces;
+};
+
+int64_t countRowPieces(std::span<const Matmul> ops, int64_t rowsPerPiece) {
+  int64_t count = 0;
+  for (const Matmul& op : ops)
+    for (int i = 0; i < op.weight.numPieces; ++i) count += ceilDivide(op.weight.pieces[i].rows, rowsPerPiece);
+  return count;
+}
+
+MatmulCut cutMatmul(std::span<const Matmul> ops, int64_t tokens, int64_t numThreads) {
+  int64_t rows = 0, bytes = 0;
+  for (const Matmul& op : ops)
+    for (int i = 0; i < op.weight.numPieces; ++i) {
+      rows += op.weight.pieces[i].rows;
+      bytes += op.weight.pieces[i].rows * static_cast<int64_t>(rowBytes(op.weight.dtype, op.weight.cols));
+    }
+  const int64_t wanted = kPiecesPerThread * numThreads;
+  const int64_t streamRows = kStreamBytes / std::max<int64_t>(1, bytes / std::max<int64_t>(1, rows));
+  MatmulCut cut{};
+  cut.rowsPerPiece = std::clamp<int64_t>(roundUp(std::min(streamRows, rows / wanted), 4), 4, kPanelRows);
+  if (tokens >= kPanelRows) cut.rowsPerPiece = kPanelRows;
+  cut.numRowPieces = countRowPieces(ops, cut.rowsPerPiece);
+  const int64_t tokenPieces = std::max(ceilDivide(tokens, kTokenBlock), ceilDivide(wanted, std::max<int64_t>(1, cut.numRowPieces)));
+  cut.tokensPerPiece = std::max(ceilDivide(tokens, tokenPieces), std::min(tokens, kSmallestTokenBlock));
+  cut.numTokenPieces = ceilDivide(tokens, cut.tokensPerPiece);
+  return cut;
+}
+
+// The rows of row piece `index`.
+struct RowPiece {
+  const Matmul* op;
+  const WeightPiece* piece;
+  int64_t firstRow;    // of the matmul
+  int64_t pieceBegin;  // of the WeightPiece
+  int64_t rows;
+};
+
+RowPiece findRowPiece(std::span<const Matmul> ops, int64_t rowsPerPiece, int64_t index) {
+  for (const Matmul& op : ops) {
+    int64_t row = 0;
+    for (int i = 0; i < op.weight.numPieces; ++i) {
+      const WeightPiece& piece = op.weight.pieces[i];
+      const int64_t count = ceilDivide(piece.rows, rowsPerPiece);
+      if (index < count) {
+        const int64_t begin = index * rowsPerPiece;
+        return {&op, &piece, row + begin, begin, std::min(rowsPerPiece, piece.rows - begin)};
+      }
+      index -= count;
+      row += piece.rows;
+    }
+  }
+  return {};
+}
+
+void multiplyPiece(const RowPiece& rows, int64_t tokenBegin, int64_t tokens) {
+  const Matmul& op = *rows.op;
+  const auto stride = static_cast<int64_t>(rowBytes(op.weight.dtype, op.weight.cols));
+  Product product{};
+  product.weight = {op.weight.dtype, rows.piece->data + rows.pieceBegin * stride, stride, rows.rows, op.weight.cols};
+  product.bias = op.bias != nullptr ? op.bias + rows.firstRow : nullptr;
+  product.x = op.x + tokenBegin * op.xStride;
+  product.xStride = op.xStride;
+  product.tokens = tokens;
+  product.out = op.out + tokenBegin * op.outStride + rows.firstRow;
+  product.outStride = op.outStride;
+  product.panel = threadScratch(kPanelFloats);
+  kernels().multiply(product);
+}
+
+// Rows per parallel piece for work of `size` elements a row.
+int64_t rowGrain(int64_t size) { return std::max<int64_t>(1, kElementGrain / std::max<int64_t>(1, size)); }
+
+// How attention is cut: prefill by KV head and query block, decode by KV heads that are read together.
+struct AttentionCut {
+  int64_t kvHeadsPerPiece, queriesPerPiece;
+};
+
+// Query rows that share a converted chunk of K and V.
+constexpr int64_t kQueryRows = 64;
+
+AttentionCut cutAttention(const AttentionShape& shape, std::span<const AttentionSequence> sequences, int64_t numThreads) {
+  const bool decode = std::all_of(sequences.begin(), sequences.end(), [](const auto& s) { return s.numQueries <= 1; });
+  if (!decode) return {1, std::max<int64_t>(1, kQueryRows * shape.numKvHeads / shape.numHeads)};
+  // Whole KV rows are contiguous; heads are taken apart only when there are too few sequences to keep all threads busy.
+  const int64_t wanted = ceilDivide(kPiecesPerThread * numThreads, std::max<int64_t>(1, static_cast<int64_t>(sequences.size())));
+  return {ceilDivide(shape.numKvHeads, std::min(wanted, shape.numKvHeads)), 1};
+}
+
+int64_t headBytes(DataType dtype, int64_t headDim) { return static_cast<int64_t>(rowBytes(dtype, headDim)); }
+
+}  // namespace
+
+void matmul(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens) {
+  if (tokens <= 0) return;
+  const MatmulCut cut = cutMatmul(ops, tokens, pool.numThreads());
+  pool.parallelFor(cut.numRowPieces * cut.numTokenPieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t token = i / cut.numRowPieces * cut.tokensPerPiece;
+      multiplyPiece(findRowPiece(ops, cut.rowsPerPiece, i % cut.numRowPieces), token,
+                    std::min(cut.tokensPerPiece, tokens - token));
+    }
+  });
+}
+
+void toFloat(ThreadPool& pool, DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out) {
+  const size_t stride = rowBytes(from, cols);
+  pool.parallelFor(numRows, rowGrain(cols), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      kernels().toFloat(from, rows + static_cast<size_t>(row) * stride, cols, out + row * cols);
+  });
+}
+
+void fromFloat(ThreadPool& pool, DataType to, const float* rows, int64_t numRows, int64_t cols, std::byte* out) {
+  const size_t stride = rowBytes(to, cols);
+  pool.parallelFor(numRows, rowGrain(cols), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      kernels().fromFloat(to, rows + row * cols, cols, out + static_cast<size_t>(row) * stride);
+  });
+}
+
+void layerNorm(ThreadPool& pool, const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens,
+               int64_t size, float* y) {
+  pool.parallelFor(tokens, rowGrain(size), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) kernels().layerNorm(x + t * size, weight, bias, epsilon, size, y + t * size);
+  });
+}
+
+void rmsNorm(ThreadPool& pool, const float* x, const float* weight, float epsilon, int64_t tokens, int64_t size,
+             float* y) {
+  pool.parallelFor(tokens, rowGrain(size), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) kernels().rmsNorm(x + t * size, weight, epsilon, size, y + t * size);
+  });
+}
+
+void add(ThreadPool& pool, const float* x, int64_t count, float* y) {
+  pool.parallelFor(count, kElementGrain,
+                   [&](int64_t begin, int64_t end) { kernels().add(x + begin, end - begin, y + begin); });
+}
+
+void activate(ThreadPool& pool, Activation f, const float* gate, int64_t count, float* x) {
+  pool.parallelFor(count, kElementGrain, [&](int64_t begin, int64_t end) {
+    kernels().activate(f, gate != nullptr ? gate + begin : nullptr, end - begin, x + begin);
+  });
+}
+
+void rope(ThreadPool& pool, const int32_t* positions, const float* inverseFrequencies, int64_t tokens, int64_t numHeads,
+          int64_t headDim, int64_t xStride, float* x) {
+  const int64_t half = headDim / 2;
+  pool.parallelFor(tokens, rowGrain(numHeads * headDim), [&](int64_t begin, int64_t end) {
+    float* cosines = threadScratch(2 * half);
+    float* sines = cosines + half;
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t d = 0; d < half; ++d) {
+        const float angle = static_cast<float>(positions[t]) * inverseFrequencies[d];
+        cosines[d] = std::cos(angle);
+        sines[d] = std::sin(angle);
+      }
+      kernels().rope(cosines, sines, numHeads, headDim, x + t * xStride);
+    }
+  });
+}
+
+void attention(ThreadPool& pool, const AttentionShape& shape, std::span<const AttentionSequence> sequences) {
+  const AttentionCut cut = cutAttention(shape, sequences, pool.numThreads());
+  const int64_t headPieces = ceilDivide(shape.numKvHeads, cut.kvHeadsPerPiece);
+  // First piece of each sequence.
+  std::vector<int64_t> starts{0};
+  for (const AttentionSequence& s : sequences)
+    starts.push_back(starts.back() + headPieces * ceilDivide(s.numQueries, cut.queriesPerPiece));
+  pool.parallelFor(starts.back(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto next = std::upper_bound(starts.begin(), starts.end(), i);
+      const AttentionSequence& sequence = sequences[static_cast<size_t>(next - starts.begin() - 1)];
+      const int64_t local = i - *(next - 1);
+      const int64_t kvHead = local % headPieces * cut.kvHeadsPerPiece;
+      // The last queries have the longest past: they come first.
+      const int64_t blocks = ceilDivide(sequence.numQueries, cut.queriesPerPiece);
+      const int64_t query = (blocks - 1 - local / headPieces) * cut.queriesPerPiece;
+      AttentionUnit unit{};
+      unit.shape = shape;
+      unit.sequence = sequence;
+      unit.headBytes = headBytes(sequence.kv.dtype, shape.headDim);
+      unit.rowBytes = 2 * shape.numKvHeads * unit.headBytes;
+      unit.kvHeadBegin = kvHead;
+      unit.kvHeadEnd = std::min(kvHead + cut.kvHeadsPerPiece, shape.numKvHeads);
+      unit.queryBegin = query;
+      unit.queryEnd = std::min(query + cut.queriesPerPiece, sequence.numQueries);
+      unit.scratch = threadScratch(kernels().attentionScratchFloats(shape, unit.kvHeadEnd - unit.kvHeadBegin,
+                                                                    unit.queryEnd - unit.queryBegin));
+      kernels().attend(unit);
+    }
+  });
+}
+
+size_t kvRowBytes(DataType dtype, int64_t numKvHeads, int64_t headDim) {
+  return static_cast<size_t>(2 * numKvHeads * headBytes(dtype, headDim));
+}
+
+void storeKvRows(ThreadPool& pool, DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens,
+                 int64_t numKvHeads, int64_t headDim, std::byte* rows) {
+  const int64_t headStride = headBytes(dtype, headDim);
+  pool.parallelFor(tokens, rowGrain(2 * numKvHeads * headDim), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      std::byte* out = rows + t * 2 * numKvHeads * headStride;
+      for (const float* values : {k + t * stride, v + t * stride})
+        for (int64_t head = 0; head < numKvHeads; ++head, out += headStride)
+          kernels().fromFloat(dtype, values + head * headDim, headDim, out);
+    }
+  });
+}
+
+}  // namespace flexplan::cpu

@@ -1,0 +1,21 @@
+set(FLEXPLAN_CPU_SOURCES
+  ${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/isa_generic.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/ops.cpp)
+
+# Kernels are compiled optimised in every build type. Products and sums are fused only where the source says so: the order of
+# roundings is part of the result.
+set(FLEXPLAN_KERNEL_OPTIONS -O3 -ffp-contract=off -fno-math-errno)
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_generic.cpp PROPERTIES
+  COMPILE_OPTIONS "${FLEXPLAN_KERNEL_OPTIONS}")
+
+# GCC 12 takes the undefined operands inside its own AVX-512 intrinsics for bugs, hence the warnings that are off.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
+  list(APPEND FLEXPLAN_CPU_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/isa_avx2.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/isa_avx512.cpp)
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx2.cpp PROPERTIES
+    COMPILE_OPTIONS "${FLEXPLAN_KERNEL_OPTIONS};-mavx2;-mfma;-mf16c")
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx512.cpp PROPERTIES
+    COMPILE_OPTIONS "${FLEXPLAN_KERNEL_OPTIONS};-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mf16c;-mprefer-vector-width=512;-Wno-uninitialized;-Wno-maybe-uninitialized")
+endif()

@@ -1,0 +1,108 @@
+// Vectors of 4 floats on any machine (compiler vector extensions). Included by one translation unit only.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "core/data_type.h"
+#include "core/half.h"
+#include "quant/int4.h"
+
+namespace flexplan::cpu::generic {
+
+using Vec = float __attribute__((vector_size(16)));
+using Quad = Vec;
+using IntVec = int32_t __attribute__((vector_size(16)));
+constexpr int kLanes = 4;
+constexpr int kPanelTokens = 2;
+constexpr int kFewTokens = 1;
+
+inline Vec set1(float value) { return Vec{value, value, value, value}; }
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+inline Vec loadPartial(const float* p, int64_t n) {
+  Vec v{};
+  std::memcpy(&v, p, static_cast<size_t>(n) * sizeof(float));
+  return v;
+}
+inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof(v)); }
+inline void storePartial(float* p, int64_t n, Vec v) { std::memcpy(p, &v, static_cast<size_t>(n) * sizeof(float)); }
+
+inline Vec add(Vec a, Vec b) { return a + b; }
+inline Vec sub(Vec a, Vec b) { return a - b; }
+inline Vec mul(Vec a, Vec b) { return a * b; }
+inline Vec div(Vec a, Vec b) { return a / b; }
+inline Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__FP_FAST_FMAF)
+  Vec v;
+  for (int i = 0; i < kLanes; ++i) v[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return v;
+#else
+  return a * b + c;
+#endif
+}
+inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
+// Adding 1.5 * 2^23 leaves no bits for a fraction. For |a| < 2^22.
+inline Vec round(Vec a) { return (a + 0x1.8p23f) - 0x1.8p23f; }
+inline Vec timesPowerOf2(Vec a, Vec exponent) {
+  const IntVec bits = (__builtin_convertvector(exponent, IntVec) + 127) << 23;
+  Vec power;
+  std::memcpy(&power, &bits, sizeof(power));
+  return a * power;
+}
+inline Vec ifNegative(Vec sign, Vec then, Vec otherwise) { return sign < Vec{} ? then : otherwise; }
+
+inline float sumLanes(Vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
+inline Quad sum4(Vec a, Vec b, Vec c, Vec d) { return Quad{sumLanes(a), sumLanes(b), sumLanes(c), sumLanes(d)}; }
+inline float maxLane(Vec a) {
+  const float low = a[0] > a[1] ? a[0] : a[1], high = a[2] > a[3] ? a[2] : a[3];
+  return low > high ? low : high;
+}
+inline float minLane(Vec a) { return -maxLane(-a); }
+
+template <DataType kType>
+Vec decode(const std::byte* p) {
+  Vec v;
+  if constexpr (kType == DataType::kFloat32) {
+    std::memcpy(&v, p, sizeof(v));
+  } else {
+    uint16_t raw[kLanes];
+    std::memcpy(raw, p, sizeof(raw));
+    for (int i = 0; i < kLanes; ++i)
+      v[i] = kType == DataType::kFloat16 ? float16ToFloat(raw[i]) : bfloat16ToFloat(raw[i]);
+  }
+  return v;
+}
+
+inline void decodeInt4Group(const std::byte* p, Vec out[16]) {
+  float values[kInt4GroupSize];
+  dequantizeInt4(p, kInt4GroupSize, values);
+  for (int i = 0; i < kInt4GroupSize / kLanes; ++i) out[i] = load(values + i * kLanes);
+}
+
+inline void encodeFloat16(Vec v, uint16_t* out) {
+  for (int i = 0; i < kLanes; ++i) out[i] = floatToFloat16(v[i]);
+}
+inline void encodeBFloat16(Vec v, uint16_t* out) {
+  for (int i = 0; i < kLanes; ++i) out[i] = floatToBFloat16(v[i]);
+}
+
+// q: 64 whole numbers in 0..15, in the order of the values.
+inline void packNibbles(const Vec q[16], std::byte* words) {
+  for (int word = 0; word < 16; ++word) {
+    uint16_t bits = 0;
+    for (int nibble = 0; nibble < 4; ++nibble) {
+      const float value = q[nibble * 4 + word / kLanes][word % kLanes];
+      bits = static_cast<uint16_t>(bits | static_cast<int>(value) << nibble * 4);
+    }
+    std::memcpy(words + word * 2, &bits, 2);
+  }
+}
+
+}  // namespace flexplan::cpu::generic
