@@ -36,35 +36,45 @@ export function constant(value: number): Affine {
   return value === 0 ? ZERO : { constant: value, coefficients: {} };
 }
 
-export function variable(name: PlacementVariable, coefficient = 1): Affine {
-  return { constant: 0, coefficients: { [name]: coefficient } };
+export function variable(name: PlacementVariable): Affine {
+  return VARIABLES[name];
 }
 
-export function sum(...terms: readonly Affine[]): Affine {
+const VARIABLES = Object.fromEntries(
+  PLACEMENT_VARIABLES.map((name) => [name, { constant: 0, coefficients: { [name]: 1 } }]),
+) as unknown as Readonly<Record<PlacementVariable, Affine>>;
+
+/** Sum of factor x term. */
+export function weightedSum(terms: readonly (readonly [factor: number, term: Affine])[]): Affine {
   let total = 0;
   const coefficients: Partial<Record<PlacementVariable, number>> = {};
-  for (const term of terms) {
-    total += term.constant;
+  for (const [factor, term] of terms) {
+    if (factor === 0 || term === ZERO) continue;
+    total += factor * term.constant;
     for (const name in term.coefficients) {
       const v = name as PlacementVariable;
-      coefficients[v] = (coefficients[v] ?? 0) + term.coefficients[v]!;
+      coefficients[v] = (coefficients[v] ?? 0) + factor * term.coefficients[v]!;
     }
   }
   return { constant: total, coefficients };
 }
 
+export function sum(...terms: readonly Affine[]): Affine {
+  const nonZero = terms.filter((term) => term !== ZERO);
+  if (nonZero.length < 2) return nonZero[0] ?? ZERO;
+  return weightedSum(nonZero.map((term) => [1, term]));
+}
+
 export function scale(factor: number, term: Affine): Affine {
-  if (factor === 0) return ZERO;
-  const coefficients: Partial<Record<PlacementVariable, number>> = {};
-  for (const name in term.coefficients) {
-    const v = name as PlacementVariable;
-    coefficients[v] = factor * term.coefficients[v]!;
-  }
-  return { constant: factor * term.constant, coefficients };
+  if (factor === 0 || term === ZERO) return ZERO;
+  return factor === 1 ? term : weightedSum([[factor, term]]);
 }
 
 export function minus(from: Affine, term: Affine): Affine {
-  return sum(from, scale(-1, term));
+  return weightedSum([
+    [1, from],
+    [-1, term],
+  ]);
 }
 
 export function evaluate(term: Affine, point: PlacementPoint): number {

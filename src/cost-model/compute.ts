@@ -4,7 +4,7 @@ import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
 import { hiddenBytes, kvRowBytes, layerTensors, rowBytes, type LayerKind, type WeightBits } from '../models/tensors.js';
 import { scale, sum, ZERO, type Affine } from './affine.js';
 import { decoderLaunches, elementwiseBytes, HEAD_LAUNCHES, EMBED_LAUNCHES } from './kernels.js';
-import { attendedRows, liveSteps, totalAmount, type Launch, type StepLoad } from './loads.js';
+import { attendedRows, foldAll, liveSteps, type Launch, type StepLoad } from './loads.js';
 import type { KvHome } from './shares.js';
 import type { Setting } from './traffic.js';
 
@@ -76,7 +76,7 @@ function kvRow4BitSeconds(model: ModelConfig, rates: ComputeRates): number {
 
 /** Causal: each query attends to itself and what came before it, inside the window. */
 function prefillAttentionSeconds(model: ModelConfig, rates: ComputeRates, { set, range }: StepLoad): number {
-  const pairs = totalAmount(set, attendedRows(range, model.slidingWindow));
+  const pairs = foldAll(set, attendedRows(range, model.slidingWindow));
   return (4 * model.numHeads * model.headDim * pairs) / rates.attentionPrefillFlopsPerSecond.value;
 }
 

@@ -3,14 +3,29 @@ import { jobBlocks, reservedTokens, type BlockGroup } from '../workload/blocks.j
 import type { SequenceLength, Workload } from '../workload/workload.js';
 import type { BatchShape } from './cost-terms.js';
 
-/** What a sequence contributes to a sum. Sequences of one length share one object, so sums remember the last answer. */
+/** What a sequence contributes to a sum. */
 export type Amount = (length: SequenceLength) => number;
+
+/** Neighbouring slots of one length. */
+interface Run {
+  readonly length: SequenceLength;
+  readonly numSequences: number;
+}
+
+/** `count` GPU batches alike. */
+interface Batch {
+  readonly count: number;
+  readonly runs: readonly Run[];
+}
 
 /** Blocks that fill the same slots: all full blocks of a job, or its last partial one. */
 export interface BlockSet {
   readonly gpuBatchSize: number;
-  readonly groups: readonly BlockGroup[];
   readonly numBlocks: number;
+  /** Slot by slot. */
+  readonly groups: readonly BlockGroup[];
+  /** The same sequences batch by batch, without their slots: short where lengths repeat. */
+  readonly batches: readonly Batch[];
 }
 
 /** Token steps `from <= i < to` of a block; step 0 is prefill. */
@@ -47,7 +62,49 @@ export function blockSets(workload: Workload, shape: Pick<BatchShape, 'gpuBatchS
   const isFull = (group: BlockGroup) => group.sequences.length === gpuBatchSize * numGpuBatches;
   return [blocks.filter(isFull), blocks.filter((group) => !isFull(group))]
     .filter((groups) => groups.length > 0)
-    .map((groups) => ({ gpuBatchSize, groups, numBlocks: groups.reduce((sum, { count }) => sum + count, 0) }));
+    .map((groups) => blockSet(gpuBatchSize, groups));
+}
+
+/** The blocks of several sets as one set, cut into batches of another size if wanted. */
+export function unionOf(sets: readonly BlockSet[], gpuBatchSize: number): BlockSet {
+  return blockSet(
+    gpuBatchSize,
+    sets.flatMap(({ groups }) => groups),
+  );
+}
+
+function blockSet(gpuBatchSize: number, groups: readonly BlockGroup[]): BlockSet {
+  const numBlocks = groups.reduce((sum, { count }) => sum + count, 0);
+  return { gpuBatchSize, numBlocks, groups, batches: groups.flatMap((group) => batchesOf(group, gpuBatchSize)) };
+}
+
+function batchesOf({ count, sequences }: BlockGroup, gpuBatchSize: number): Batch[] {
+  const runs = runsOf(sequences);
+  if (runs.length === 1) return batchesOfOneLength(count, runs[0]!, gpuBatchSize);
+  const numBatches = Math.ceil(sequences.length / gpuBatchSize);
+  return Array.from({ length: numBatches }, (_, k) => ({
+    count,
+    runs: runsOf(sequences.slice(k * gpuBatchSize, (k + 1) * gpuBatchSize)),
+  }));
+}
+
+function batchesOfOneLength(count: number, { length, numSequences }: Run, gpuBatchSize: number): Batch[] {
+  const numFull = Math.floor(numSequences / gpuBatchSize);
+  const rest = numSequences % gpuBatchSize;
+  return [
+    { count: count * numFull, runs: [{ length, numSequences: gpuBatchSize }] },
+    { count: rest > 0 ? count : 0, runs: [{ length, numSequences: rest }] },
+  ].filter((batch) => batch.count > 0);
+}
+
+function runsOf(sequences: readonly SequenceLength[]): Run[] {
+  const runs: { length: SequenceLength; numSequences: number }[] = [];
+  for (const length of sequences) {
+    const last = runs[runs.length - 1];
+    if (last?.length === length) last.numSequences++;
+    else runs.push({ length, numSequences: 1 });
+  }
+  return runs;
 }
 
 export function prefillLoad(set: BlockSet): StepLoad {
@@ -59,11 +116,12 @@ export function decodeLoads(set: BlockSet): StepLoad[] {
   let numSteps = 0;
   let fewestSteps = Infinity;
   let fewestRows = Infinity;
-  forEachSequence(set, (length) => {
-    numSteps = Math.max(numSteps, reservedTokens(length) - length.promptTokens);
-    fewestSteps = Math.min(fewestSteps, reservedTokens(length) - length.promptTokens);
+  for (const { length } of set.batches.flatMap(({ runs }) => runs)) {
+    const steps = reservedTokens(length) - length.promptTokens;
+    numSteps = Math.max(numSteps, steps);
+    fewestSteps = Math.min(fewestSteps, steps);
     fewestRows = Math.min(fewestRows, length.promptTokens);
-  });
+  }
   const growth = (fewestRows + numSteps) / fewestRows;
   const wanted = Math.max(
     Math.ceil(Math.log(growth) / Math.log(SEGMENT_GROWTH)),
@@ -100,31 +158,34 @@ export function attendedRows(range: StepRange, slidingWindow = Infinity): Amount
   return (length) => windowedSum(length.promptTokens + range.from, live(length), slidingWindow);
 }
 
-/** Sum of an amount over all sequences of the set. */
-export function totalAmount(set: BlockSet, amount: Amount): number {
-  return sumOver(set, amount, () => true);
+/** Over the sequences of a GPU batch, then over the batches. */
+export interface Fold {
+  readonly within: 'sum' | 'max';
+  readonly across: 'sum' | 'max';
 }
+const TOTAL: Fold = { within: 'sum', across: 'sum' };
 
-/** Sum of an amount over the sequences in the slots that `counts` picks. */
-export function sumOver(set: BlockSet, amount: Amount, counts: (slot: number) => boolean): number {
-  const valueOf = remembering(amount);
+/** An amount folded over all sequences of the set (by default summed). */
+export function foldAll({ batches }: BlockSet, amount: Amount, fold: Fold = TOTAL): number {
   let total = 0;
-  for (const { count, sequences } of set.groups) {
-    let block = 0;
-    for (let slot = 0; slot < sequences.length; slot++) if (counts(slot)) block += valueOf(sequences[slot]!);
-    total += count * block;
+  for (const { count, runs } of batches) {
+    let batch = 0;
+    for (const { length, numSequences } of runs) {
+      const value = amount(length);
+      batch = fold.within === 'sum' ? batch + numSequences * value : Math.max(batch, value);
+    }
+    total = fold.across === 'sum' ? total + count * batch : Math.max(total, batch);
   }
   return total;
 }
 
-/** For each GPU batch the fold of an amount over the picked slots (`add` or `max`), then the fold of these over all batches. */
-export function foldBatches(
+/** An amount folded over the sequences in the slots that `counts` picks (by default summed). */
+export function foldSlots(
   set: BlockSet,
   amount: Amount,
   counts: (slot: number) => boolean,
-  fold: { readonly within: 'sum' | 'max'; readonly across: 'sum' | 'max' },
+  fold: Fold = TOTAL,
 ): number {
-  const valueOf = remembering(amount);
   let total = 0;
   for (const { count, sequences } of set.groups) {
     for (let start = 0; start < sequences.length; start += set.gpuBatchSize) {
@@ -132,7 +193,7 @@ export function foldBatches(
       let batch = 0;
       for (let slot = start; slot < end; slot++) {
         if (!counts(slot)) continue;
-        const value = valueOf(sequences[slot]!);
+        const value = amount(sequences[slot]!);
         batch = fold.within === 'sum' ? batch + value : Math.max(batch, value);
       }
       total = fold.across === 'sum' ? total + count * batch : Math.max(total, batch);
@@ -143,59 +204,62 @@ export function foldBatches(
 
 function stepLoad(set: BlockSet, range: StepRange): StepLoad {
   const live = liveSteps(range);
-  let numRuns = 0;
-  const launches = new Map<string, { tokens: number; sequences: number; count: number }>();
-  const addLaunch = (tokens: number, sequences: number, count: number) => {
-    const key = `${tokens} ${sequences}`;
-    const known = launches.get(key);
-    if (known) known.count += count;
-    else launches.set(key, { tokens, sequences, count });
-  };
-  for (const { count, sequences } of set.groups) {
-    numRuns += count * mostOf(sequences, live);
-    for (let start = 0; start < sequences.length; start += set.gpuBatchSize) {
-      const batch = sequences.slice(start, start + set.gpuBatchSize);
-      if (range.from === 0) addLaunch(totalPrompt(batch), batch.length, count);
-      else forEachLiveCount(batch.map(live), (numLive, steps) => addLaunch(numLive, numLive, count * steps));
-    }
+  const launches: Launch[] = [];
+  for (const { count, runs } of set.batches) {
+    if (range.from === 0) launches.push({ ...prefillLaunch(runs), count });
+    else
+      forEachLiveCount(runs, live, (sequences, steps) =>
+        launches.push({ tokens: sequences, sequences, count: count * steps }),
+      );
   }
-  return { set, range, numRuns, launches: [...launches.values()] };
+  return { set, range, numRuns: numRuns(set, live), launches: mergeAlike(launches) };
 }
 
-/** Calls with each number of live sequences and for how many steps it holds, given the live steps of each sequence. */
-function forEachLiveCount(steps: number[], visit: (numLive: number, steps: number) => void): void {
-  steps.sort((a, b) => b - a);
-  steps.forEach((n, s) => {
-    const alone = n - (steps[s + 1] ?? 0);
-    if (alone > 0) visit(s + 1, alone);
-  });
+function prefillLaunch(runs: readonly Run[]): { tokens: number; sequences: number } {
+  return runs.reduce(
+    (sum, { length, numSequences }) => ({
+      tokens: sum.tokens + numSequences * length.promptTokens,
+      sequences: sum.sequences + numSequences,
+    }),
+    { tokens: 0, sequences: 0 },
+  );
 }
 
-function forEachSequence({ groups }: BlockSet, visit: (length: SequenceLength) => void): void {
-  let last: SequenceLength | undefined;
-  for (const { sequences } of groups)
+/** (block, step) pairs: each block steps on until its last sequence ends. */
+function numRuns({ groups }: BlockSet, live: Amount): number {
+  return groups.reduce((total, { count, sequences }) => {
+    let most = 0;
+    let last: SequenceLength | undefined;
     for (const length of sequences) {
-      if (length !== last) visit(length);
+      if (length !== last) most = Math.max(most, live(length));
       last = length;
     }
+    return total + count * most;
+  }, 0);
 }
 
-function mostOf(sequences: readonly SequenceLength[], amount: Amount): number {
-  return sequences.reduce((most, length) => Math.max(most, amount(length)), 0);
+function mergeAlike(launches: readonly Launch[]): Launch[] {
+  const merged = new Map<number, Launch[]>();
+  for (const launch of launches) {
+    const alike = merged.get(launch.tokens) ?? [];
+    const known = alike.findIndex(({ sequences }) => sequences === launch.sequences);
+    if (known === -1) alike.push(launch);
+    else alike[known] = { ...launch, count: launch.count + alike[known]!.count };
+    merged.set(launch.tokens, alike);
+  }
+  return [...merged.values()].flat();
 }
 
-function totalPrompt(batch: readonly SequenceLength[]): number {
-  return batch.reduce((sum, { promptTokens }) => sum + promptTokens, 0);
-}
-
-function remembering(amount: Amount): Amount {
-  let last: SequenceLength | undefined;
-  let value = 0;
-  return (length) => {
-    if (length !== last) value = amount(length);
-    last = length;
-    return value;
-  };
+/** Calls with each number of live sequences that the batch has, and for how many steps. */
+function forEachLiveCount(runs: readonly Run[], live: Amount, visit: (numLive: number, steps: number) => void): void {
+  const bySteps = runs.map(({ length, numSequences }) => ({ steps: live(length), numSequences }));
+  bySteps.sort((a, b) => b.steps - a.steps);
+  let numLive = 0;
+  bySteps.forEach(({ steps, numSequences }, r) => {
+    numLive += numSequences;
+    const alone = steps - (bySteps[r + 1]?.steps ?? 0);
+    if (alone > 0) visit(numLive, alone);
+  });
 }
 
 /** first + (first + 1) + ... : `count` terms. */

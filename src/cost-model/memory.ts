@@ -22,7 +22,7 @@ import {
   type Affine,
   type PlacementPoint,
 } from './affine.js';
-import { foldBatches, type Amount, type BlockSet } from './loads.js';
+import { foldAll, unionOf, type Amount, type BlockSet } from './loads.js';
 import { isPlaced, isStreamed, type KvHome } from './shares.js';
 import type { Setting } from './traffic.js';
 
@@ -74,13 +74,8 @@ interface Job {
 }
 
 function wholeJob(sets: readonly BlockSet[]): Job {
-  const groups = sets.flatMap((set) => set.groups);
-  const numBlocks = sets.reduce((total, set) => total + set.numBlocks, 0);
-  const largestBlock = Math.max(...groups.map(({ sequences }) => sequences.length));
-  return {
-    batches: { gpuBatchSize: sets[0]!.gpuBatchSize, groups, numBlocks },
-    blocks: { gpuBatchSize: largestBlock, groups, numBlocks },
-  };
+  const largestBlock = Math.max(...sets.flatMap(({ groups }) => groups.map(({ sequences }) => sequences.length)));
+  return { batches: unionOf(sets, sets[0]!.gpuBatchSize), blocks: unionOf(sets, largestBlock) };
 }
 
 function homeBytes(setting: Setting, { blocks }: Job, tier: Tier): Affine {
@@ -194,12 +189,7 @@ function diskActivationStaging({ model, shares }: Setting, { batches }: Job): Af
 /** fp32 intermediates of the largest launch. */
 function workspace({ model, shape }: Setting, { batches }: Job): Affine {
   const { hiddenSize, ffnSize, numHeads, numKvHeads, headDim, embeddingSize, experts } = model;
-  const tokens = foldBatches(
-    batches,
-    ({ promptTokens }) => promptTokens,
-    () => true,
-    { within: 'sum', across: 'max' },
-  );
+  const tokens = foldAll(batches, ({ promptTokens }) => promptTokens, { within: 'sum', across: 'max' });
   const heads = (2 * numHeads + 2 * numKvHeads) * headDim;
   const perToken =
     2 * hiddenSize +

@@ -9,7 +9,7 @@ import { tensorRows, type Realisation } from '../policy/realisation.js';
 import type { Device, Tier } from '../tiers.js';
 import { constant, minus, scale, sum, variable, ZERO, type Affine } from './affine.js';
 import type { BatchShape } from './cost-terms.js';
-import { foldBatches, sumOver, totalAmount, type Amount, type BlockSet } from './loads.js';
+import { foldAll, foldSlots, type Amount, type BlockSet, type Fold } from './loads.js';
 
 /** Where a sequence keeps its KV cache, and whether the CPU attends to it or it moves to the device. */
 export type KvHome = 'gpu' | 'cpuMoved' | 'cpuAttended' | 'diskMoved' | 'diskAttended';
@@ -35,6 +35,9 @@ export interface Shares {
   readonly kvCache: SlotShares<KvHome>;
   readonly activations: SlotShares<Tier>;
 }
+
+const COUNT_BATCHES: Fold = { within: 'max', across: 'sum' };
+const LARGEST_BATCH: Fold = { within: 'sum', across: 'max' };
 
 export const isStreamed = (tensor: TensorSpec): boolean => tensor.kind === 'matrix';
 export const isPlaced = (tensor: TensorSpec): boolean => tensor.kind !== 'vector';
@@ -78,13 +81,10 @@ function kvShare(home: KvHome, device: Device): Affine {
 
 function plannedSlots<Home>(share: (home: Home) => Affine): SlotShares<Home> {
   const shareOf = (homes: readonly Home[]) => sum(...homes.map(share));
-  const all = () => true;
   return {
-    total: (set, homes, amount) => scale(totalAmount(set, amount), shareOf(homes)),
-    batches: (set, homes, amount) =>
-      scale(foldBatches(set, amount, all, { within: 'max', across: 'sum' }), shareOf(homes)),
-    largestBatch: (set, homes, amount) =>
-      scale(foldBatches(set, amount, all, { within: 'sum', across: 'max' }), shareOf(homes)),
+    total: (set, homes, amount) => scale(foldAll(set, amount), shareOf(homes)),
+    batches: (set, homes, amount) => scale(foldAll(set, amount, COUNT_BATCHES), shareOf(homes)),
+    largestBatch: (set, homes, amount) => scale(foldAll(set, amount, LARGEST_BATCH), shareOf(homes)),
   };
 }
 
@@ -112,10 +112,9 @@ export function realisedShares(model: ModelConfig, shape: BatchShape, realisatio
 function realisedSlots<Home>(homeOfSlot: readonly Home[]): SlotShares<Home> {
   const among = (homes: readonly Home[]) => (slot: number) => homes.includes(homeOfSlot[slot]!);
   return {
-    total: (set, homes, amount) => constant(sumOver(set, amount, among(homes))),
-    batches: (set, homes, amount) => constant(foldBatches(set, amount, among(homes), { within: 'max', across: 'sum' })),
-    largestBatch: (set, homes, amount) =>
-      constant(foldBatches(set, amount, among(homes), { within: 'sum', across: 'max' })),
+    total: (set, homes, amount) => constant(foldSlots(set, amount, among(homes))),
+    batches: (set, homes, amount) => constant(foldSlots(set, amount, among(homes), COUNT_BATCHES)),
+    largestBatch: (set, homes, amount) => constant(foldSlots(set, amount, among(homes), LARGEST_BATCH)),
   };
 }
 

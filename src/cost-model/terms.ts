@@ -6,21 +6,13 @@ import type { Realisation } from '../policy/realisation.js';
 import { LINKS, type Link, type Phase, type StageName } from '../tiers.js';
 import { totalGenTokens } from '../workload/blocks.js';
 import type { Workload } from '../workload/workload.js';
-import { constant, scale, sum, ZERO, type Affine } from './affine.js';
+import { constant, scale, sum, weightedSum, ZERO, type Affine } from './affine.js';
 import { cpuAttentionSeconds, decoderSeconds, deviceAttentionSeconds, endsSeconds } from './compute.js';
 import { serialSeconds, type BatchShape, type CostTerms, type Segment } from './cost-terms.js';
 import { blockSets, decodeLoads, prefillLoad, type BlockSet, type StepLoad } from './loads.js';
 import { peakBytes } from './memory.js';
 import { plannedShares, realisedShares } from './shares.js';
-import {
-  decoderMovements,
-  endsMovements,
-  linkBytes,
-  weightMovements,
-  type Movement,
-  type Setting,
-  type Task,
-} from './traffic.js';
+import { decoderMovements, endsMovements, weightMovements, type Movement, type Setting, type Task } from './traffic.js';
 
 /**
  * The terms of (model, hardware, workload) for one batch shape. Without a realisation they are affine in the placement
@@ -60,13 +52,12 @@ function setSegments(setting: Setting, hardware: HardwareProfile, set: BlockSet)
 
 /** A block begins with loads that nothing overlaps: the weights of `embed` and of the first decoder layer. */
 function fillSegment(setting: Setting, hardware: HardwareProfile, set: BlockSet): Segment {
-  const movements = [...weightMovements(setting, 'embed'), ...weightMovements(setting, 'decoder')];
   return segment(setting, hardware, {
     phase: 'prefill',
     label: 'fill',
     count: set.numBlocks,
-    movements,
-    runMovements: [],
+    weights: [...weightMovements(setting, 'embed'), ...weightMovements(setting, 'decoder')],
+    movements: [],
     compute: ZERO,
     cpuAttention: ZERO,
     numRuns: 1,
@@ -79,7 +70,7 @@ function decoderSegments(setting: Setting, hardware: HardwareProfile, phase: Pha
   const rates = deviceRates(hardware);
   const stages = {
     phase,
-    runMovements: decoderMovements(setting, load),
+    movements: decoderMovements(setting, load),
     compute: sum(constant(decoderSeconds(setting, rates, load)), deviceAttentionSeconds(setting, rates, load)),
     cpuAttention: cpuAttentionSeconds(setting, hardware.compute.cpu, load),
     numRuns: load.numRuns,
@@ -91,13 +82,13 @@ function decoderSegments(setting: Setting, hardware: HardwareProfile, phase: Pha
       ...stages,
       label: 'decoder',
       count: load.numRuns * (numLayers - 1),
-      movements: weightMovements(setting, 'decoder'),
+      weights: weightMovements(setting, 'decoder'),
     }),
     segment(setting, hardware, {
       ...stages,
       label: 'lastDecoder',
       count: load.numRuns,
-      movements: weightMovements(setting, 'head'),
+      weights: weightMovements(setting, 'head'),
     }),
   ];
 }
@@ -109,8 +100,8 @@ function turnSegment(setting: Setting, hardware: HardwareProfile, phase: Phase, 
     phase,
     label: 'turn',
     count: load.numRuns,
-    movements: phase === 'prefill' ? [] : weights,
-    runMovements: endsMovements(setting, load),
+    weights: phase === 'prefill' ? [] : weights,
+    movements: endsMovements(setting, load),
     compute: constant(endsSeconds(setting, deviceRates(hardware), load)),
     cpuAttention: ZERO,
     numRuns: load.numRuns,
@@ -123,77 +114,83 @@ interface SegmentParts {
   readonly label: Segment['label'];
   readonly count: number;
   /** Of one run. */
+  readonly weights: readonly Movement[];
+  /** Everything below: totals over `numRuns`. */
+  readonly numRuns: number;
   readonly movements: readonly Movement[];
-  /** Totals over `numRuns`: as everything below. */
-  readonly runMovements: readonly Movement[];
   readonly compute: Affine;
   readonly cpuAttention: Affine;
-  readonly numRuns: number;
   /** Computed items: each is handed from thread to thread once. */
   readonly batches: number;
 }
 
 function segment({ shape }: Setting, hardware: HardwareProfile, parts: SegmentParts): Segment {
+  const { phase, label, count } = parts;
   const perRun = 1 / parts.numRuns;
-  const movements = [
-    ...parts.movements,
-    ...parts.runMovements.map((m) => ({ ...m, bytes: scale(perRun, m.bytes), transfers: scale(perRun, m.transfers) })),
-  ];
-  const ofLinks = (value: (link: Link) => Affine) =>
-    Object.fromEntries(LINKS.map((link) => [link, value(link)])) as Record<Link, Affine>;
+  const movements = (link: Link) => ofRun(parts, (m) => m.link === link);
   const stageSeconds = {
     compute: scale(perRun, parts.compute),
     cpuAttention: scale(perRun, parts.cpuAttention),
-    ...ofLinks((link) =>
-      linkSeconds(
-        hardware,
-        movements.filter((m) => m.link === link),
-      ),
-    ),
+    ...perLink((link) => movementSeconds(hardware, movements(link))),
   };
+  const trafficBytes = perLink((link) => weightedSum(movements(link).map(([times, { bytes }]) => [times, bytes])));
   const handOvers = constant(perRun * parts.batches * hardware.taskSeconds.value);
-  const overlapped = shape.overlap && parts.label !== 'fill';
-  const bounds = overlapBounds(hardware, stageSeconds, movements, handOvers, perRun * parts.batches);
-  return {
-    phase: parts.phase,
-    label: parts.label,
-    count: parts.count,
-    stageSeconds,
-    trafficBytes: ofLinks((link) => linkBytes(movements, link)),
-    boundSeconds: overlapped ? bounds : [sum(serialSeconds(stageSeconds), handOvers)],
-  };
+  const boundSeconds =
+    shape.overlap && label !== 'fill'
+      ? overlapBounds(hardware, parts, stageSeconds, handOvers)
+      : [sum(serialSeconds(stageSeconds), handOvers)];
+  return { phase, label, count, stageSeconds, trafficBytes, boundSeconds };
 }
 
 /**
  * With the stages side by side, no run is shorter than
  * - the compute thread: device and CPU attention take turns, with the copies of q and output between them;
- * - any link;
- * - one GPU batch's way through the layer: its hidden states come, it computes, they go (binding with few batches).
+ * - one GPU batch's way through the layer: its hidden states come, it computes, they go (binding with few batches);
+ * - any link.
  */
 function overlapBounds(
   hardware: HardwareProfile,
+  parts: SegmentParts,
   stageSeconds: Readonly<Record<StageName, Affine>>,
-  movements: readonly Movement[],
   handOvers: Affine,
-  batches: number,
 ): Affine[] {
   const secondsOf = (...tasks: readonly Task[]) =>
-    linkSeconds(
+    movementSeconds(
       hardware,
-      movements.filter(({ task }) => tasks.includes(task)),
+      ofRun(parts, ({ task }) => tasks.includes(task)),
     );
   const computing = sum(stageSeconds.compute, stageSeconds.cpuAttention, secondsOf('compute'), handOvers);
-  const oneBatch = scale(1 / batches, sum(computing, secondsOf('loadActivations', 'storeActivations')));
+  const travelling = secondsOf('loadActivations', 'storeActivations');
+  const oneBatch = scale(parts.numRuns / parts.batches, sum(computing, travelling));
   return [computing, oneBatch, ...LINKS.map((link) => stageSeconds[link])];
 }
 
-function linkSeconds(hardware: HardwareProfile, movements: readonly Movement[]): Affine {
-  return sum(
-    ...movements.map(({ link, bytes, transfers }) => {
-      const rate = linkRate(hardware, link)!;
-      return sum(scale(1 / rate.bytesPerSecond.value, bytes), scale(rate.latencySeconds.value, transfers));
+/** The movements that `counts` picks, each with how often one run of the segment makes it. */
+function ofRun(
+  { weights, movements, numRuns }: SegmentParts,
+  counts: (movement: Movement) => boolean,
+): (readonly [times: number, movement: Movement])[] {
+  return [
+    ...weights.filter(counts).map((m) => [1, m] as const),
+    ...movements.filter(counts).map((m) => [1 / numRuns, m] as const),
+  ];
+}
+
+function movementSeconds(
+  hardware: HardwareProfile,
+  movements: readonly (readonly [times: number, movement: Movement])[],
+): Affine {
+  return weightedSum(
+    movements.flatMap(([times, { link, bytes, transfers }]) => {
+      const { bytesPerSecond, latencySeconds } = linkRate(hardware, link)!;
+      return [[times / bytesPerSecond.value, bytes] as const, [times * latencySeconds.value, transfers] as const];
     }),
   );
+}
+
+function perLink(value: (link: Link) => Affine): Record<Link, Affine> {
+  const [cpuToGpu, gpuToCpu, diskToCpu, cpuToDisk] = LINKS.map(value);
+  return { cpuToGpu: cpuToGpu!, gpuToCpu: gpuToCpu!, diskToCpu: diskToCpu!, cpuToDisk: cpuToDisk! };
 }
 
 function numLaunches({ launches }: StepLoad): number {

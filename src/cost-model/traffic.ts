@@ -2,7 +2,7 @@
 import type { ModelConfig } from '../models/model-config.js';
 import { hiddenBytes, kvRowBytes, type LayerKind } from '../models/tensors.js';
 import type { Link, Tier } from '../tiers.js';
-import { scale, sum, type Affine } from './affine.js';
+import { scale, type Affine } from './affine.js';
 import type { BatchShape } from './cost-terms.js';
 import { liveSteps, newTokens, pastRows, type Amount, type StepLoad } from './loads.js';
 import { isStreamed, type KvHome, type Shares } from './shares.js';
@@ -55,11 +55,6 @@ export function endsMovements(setting: Setting, load: StepLoad): Movement[] {
     ...activationMovements(setting, load, 'storeActivations', newTokens(load.range)),
     ...activationMovements(setting, load, 'loadActivations', liveSteps(load.range)),
   ];
-}
-
-/** Bytes that the movements send over a link. */
-export function linkBytes(movements: readonly Movement[], link: Link): Affine {
-  return sum(...movements.filter((m) => m.link === link).map(({ bytes }) => bytes));
 }
 
 export function linksToDevice(tier: Tier, hasGpu: boolean): Link[] {

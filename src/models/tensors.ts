@@ -49,9 +49,17 @@ const vector = (role: string, rows: number): TensorSpec => ({
 
 /** The tensors of one schedule layer: matrices and tables in placement order, then vectors. All decoder layers are alike. */
 export function layerTensors(model: ModelConfig, kind: LayerKind): readonly TensorSpec[] {
-  if (kind === 'embed') return embedTensors(model);
-  return kind === 'head' ? headTensors(model) : [...decoderMatrices(model), ...decoderVectors(model)];
+  let layers = tensorsOfModel.get(model);
+  if (!layers) {
+    const decoder = [...decoderMatrices(model), ...decoderVectors(model)];
+    layers = { embed: embedTensors(model), decoder, head: headTensors(model) };
+    tensorsOfModel.set(model, layers);
+  }
+  return layers[kind];
 }
+
+/** A mixture has hundreds of tensors a layer and the cost model asks for them again and again. */
+const tensorsOfModel = new WeakMap<ModelConfig, Readonly<Record<LayerKind, readonly TensorSpec[]>>>();
 
 /** How many schedule layers of this kind the model has. */
 export function layerCount(model: ModelConfig, kind: LayerKind): number {
