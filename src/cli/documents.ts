@@ -20,3 +20,10 @@ export function chosenPolicy(given: {
   const path = given.policy ?? given.plan;
   return path === undefined ? undefined : loadPolicy(path);
 }
+
+/** A plan, in the form that planning gives it. */
+export async function loadPlan(path: string): Promise<PlanResult> {
+  const { checkPlan } = await import('../solver/check-plan.js');
+  const document = readJson(path, 'a plan');
+  return { status: 'optimal', plan: checked(path, () => checkPlan(document)) };
+}

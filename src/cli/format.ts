@@ -89,3 +89,8 @@ export function attentionWords(policy: Policy): string {
   if (offDevice === 0) return 'on the device; KV cache is moved to it';
   return offDevice > 0.9999 ? 'on the CPU' : `${percent(offDevice)} of the sequences on the CPU`;
 }
+
+/** `4/16`: bits of weights and KV cache. */
+export function bitsShort({ weightBits, kvCacheBits }: Policy): string {
+  return `${weightBits}/${kvCacheBits} bit`;
+}

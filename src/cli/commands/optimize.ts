@@ -1,0 +1,42 @@
+import { defineCommand } from '../command.js';
+import { paragraphs } from '../format.js';
+import * as option from '../options.js';
+
+const options = {
+  hw: option.required(option.hardwareOption),
+  model: option.required(option.modelOption),
+  ...option.workloadOptions,
+  input: option.text('--input <file>', 'take the job from a prompt file, with its real token counts'),
+  ...option.capacityOptions,
+  weightBits: option.bitsOrAuto('--weight-bits <bits>', '16, 4, or auto for the better (default: 16)'),
+  kvBits: option.bitsOrAuto('--kv-bits <bits>', '16, 4, or auto for the better (default: 16)'),
+  maxLatencySeconds: option.number('--max-latency-seconds <s>', 'a block may take at most so long'),
+  gpuBatchSize: option.count('--gpu-batch-size <n>', 'fix the sequences in one launch'),
+  numGpuBatches: option.count('--num-gpu-batches <n>', 'fix the GPU batches of a block'),
+  out: option.text('--out <file>', 'write the plan, for flexplan run'),
+  explain: option.flag('--explain', 'say in words why this plan'),
+};
+
+export const optimizeCommand = defineCommand({
+  name: 'optimize',
+  summary: 'find the plan with the most generated tokens per second',
+  example:
+    'flexplan optimize --hw t4 --model facebook/opt-30b --prompt-tokens 512 --gen-tokens 32 --num-sequences 1024 --out plan.json',
+  options,
+  async run(given, context) {
+    const { planJob } = await import('../plan-job.js');
+    const planned = await planJob(given);
+    if (planned.status === 'infeasible') return planned.result;
+    const { plan } = planned;
+    if (given.out !== undefined) {
+      const { writeJson } = await import('../files.js');
+      writeJson(given.out, plan);
+      context.note(`Plan written to ${given.out}`);
+    }
+    const { planText } = await import('../plan-text.js');
+    return {
+      document: plan,
+      text: () => paragraphs(planText(plan)),
+    };
+  },
+});

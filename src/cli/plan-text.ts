@@ -1,0 +1,71 @@
+/** A plan as a person reads it. */
+import type { Alternative, Plan, Resource, Sensitivity } from '../solver/plan.js';
+import { formatSeconds } from '../units.js';
+import { memoryTable, phaseTable, placementTable, policyTable, throughputLine, tiersOf } from './estimate-text.js';
+import { bitsShort, decimal, heading, paragraphs, signedPercent, STAGE_WORDS, table, TIER_WORDS } from './format.js';
+
+const MOST_SENSITIVITIES = 3;
+
+function resourceWords(resource: Resource): string {
+  switch (resource) {
+    case 'gpuCapacity':
+      return `${TIER_WORDS.gpu} memory`;
+    case 'cpuCapacity':
+      return TIER_WORDS.cpu;
+    case 'diskCapacity':
+      return `${TIER_WORDS.disk} space`;
+    default:
+      return `rate ${STAGE_WORDS[resource]}`;
+  }
+}
+
+function sensitivityTable(sensitivities: readonly Sensitivity[], base: number): string {
+  if (sensitivities.length === 0) return '';
+  return table(
+    ['what more would bring', '', 'tokens/s', ''],
+    sensitivities.map(({ resource, add, genTokensPerSecondDelta }) => [
+      `${resourceWords(resource)}`,
+      add.endsWith('x') ? `x ${add.slice(0, -1)}` : `+ ${add}`,
+      `${genTokensPerSecondDelta >= 0 ? '+' : '-'}${decimal(Math.abs(genTokensPerSecondDelta))}`,
+      signedPercent(genTokensPerSecondDelta / base),
+    ]),
+  );
+}
+
+function alternativeTable(alternatives: readonly Alternative[], base: number): string {
+  if (alternatives.length === 0) return '';
+  return table(
+    ['the same job otherwise', 'batch', 'weights/KV', 'tokens/s', 'of this plan', ''],
+    alternatives.map(({ name, policy, genTokensPerSecond, fits }) => [
+      name,
+      `${policy.gpuBatchSize} x ${policy.numGpuBatches}`,
+      bitsShort(policy),
+      decimal(genTokensPerSecond),
+      `${decimal(genTokensPerSecond / base)} x`,
+      fits ? '' : 'does not fit',
+    ]),
+  );
+}
+
+function jobLine({ workload, job }: Plan): string {
+  const [least, most] = job.hoursRange.map((hours) => formatSeconds(hours * 3600));
+  const band = least === most ? '' : ` (${least} to ${most} within the spread of the profile)`;
+  return `${job.numSequences} prompts of ${workload.promptTokens} tokens, ${workload.genTokens} generated for each, in ${job.numBlocks} block${job.numBlocks === 1 ? '' : 's'}: ${formatSeconds(job.hours * 3600)}${band}`;
+}
+
+export function planText(plan: Plan): string {
+  const { model, hardware, policy, realised, estimate, search } = plan;
+  const tiers = tiersOf(hardware.capacityBytes);
+  const base = estimate.genTokensPerSecond;
+  return paragraphs(
+    heading(`${model.name} on ${hardware.name}: ${throughputLine(estimate)}`),
+    jobLine(plan),
+    policyTable(policy),
+    placementTable(realised.placement, tiers, realised.bytes),
+    phaseTable(estimate),
+    memoryTable(estimate, hardware.capacityBytes, tiers),
+    sensitivityTable(plan.sensitivity.slice(0, MOST_SENSITIVITIES), base),
+    alternativeTable(plan.alternatives, base),
+    `${search.programsSolved} linear programs over ${search.candidates} batch shapes in ${formatSeconds(search.seconds)}; status ${search.status}`,
+  );
+}
