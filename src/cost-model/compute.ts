@@ -70,8 +70,16 @@ function kvRow4BitSeconds(model: ModelConfig, rates: ComputeRates): number {
   const packedBytes = kvRowBytes(model, 4);
   const measured = rates.attentionDecode4BitBytesPerSecond?.value;
   if (measured !== undefined) return packedBytes / measured;
-  const widening = (packedBytes + kvRowBytes(model, 16)) / rates.memoryBytesPerSecond.value;
-  return widening + kvRow16BitSeconds(model, rates);
+  const wideBytes = kvRowBytes(model, 16);
+  const values = 2 * model.numKvHeads * model.headDim;
+  return wideningSeconds(rates, values, packedBytes + wideBytes) + kvRow16BitSeconds(model, rates);
+}
+
+/** Seconds of a kernel that reads packed values and writes them as 16-bit ones: `bytes` in all. */
+function wideningSeconds(rates: ComputeRates, values: number, bytes: number): number {
+  const reading = bytes / rates.memoryBytesPerSecond.value;
+  const dequantizing = values / (rates.dequantizeValuesPerSecond?.value ?? Infinity);
+  return Math.max(reading, dequantizing);
 }
 
 /** Causal: each query attends to itself and what came before it, inside the window. */
@@ -126,7 +134,7 @@ function weightSeconds(rates: ComputeRates, bits: WeightBits, bytesPerElement: n
   const memory = rates.memoryBytesPerSecond.value;
   if (bits === 16) return Math.max(secondsPerElement(rates.matmul, tokens), bytesPerElement / memory);
   if (rates.matmul4Bit?.length) return Math.max(secondsPerElement(rates.matmul4Bit, tokens), bytesPerElement / memory);
-  const widening = (bytesPerElement + WIDENED_BYTES_PER_ELEMENT) / memory;
+  const widening = wideningSeconds(rates, 1, bytesPerElement + WIDENED_BYTES_PER_ELEMENT);
   return widening + Math.max(secondsPerElement(rates.matmul, tokens), WIDENED_BYTES_PER_ELEMENT / memory);
 }
 

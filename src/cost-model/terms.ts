@@ -181,9 +181,10 @@ function movementSeconds(
   movements: readonly (readonly [times: number, movement: Movement])[],
 ): Affine {
   return weightedSum(
-    movements.flatMap(([times, { link, bytes, transfers }]) => {
-      const { bytesPerSecond, latencySeconds } = linkRate(hardware, link)!;
-      return [[times / bytesPerSecond.value, bytes] as const, [times * latencySeconds.value, transfers] as const];
+    movements.flatMap(([times, { task, link, bytes, transfers }]) => {
+      const { bytesPerSecond, kvCacheBytesPerSecond = bytesPerSecond, latencySeconds } = linkRate(hardware, link)!;
+      const rate = task === 'loadKvCache' || task === 'storeKvCache' ? kvCacheBytesPerSecond : bytesPerSecond;
+      return [[times / rate.value, bytes] as const, [times * latencySeconds.value, transfers] as const];
     }),
   );
 }

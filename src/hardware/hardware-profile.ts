@@ -13,6 +13,8 @@ export interface Quantity {
 /** Time of a transfer = latencySeconds + bytes / bytesPerSecond. */
 export interface LinkRate {
   readonly bytesPerSecond: Quantity;
+  /** Of KV cache, where an engine keeps it in slower memory than the rest (pageable instead of pinned). Absent: as the rest. */
+  readonly kvCacheBytesPerSecond?: Quantity;
   readonly latencySeconds: Quantity;
 }
 
@@ -34,6 +36,8 @@ export interface ComputeRates {
   readonly attentionDecodeBytesPerSecond: Quantity;
   /** 4-bit KV bytes (compressed) that decode attention reads per second. */
   readonly attentionDecode4BitBytesPerSecond?: Quantity;
+  /** 4-bit values that a kernel of their own widens to 16 bits per second. Absent: as fast as memory takes them. */
+  readonly dequantizeValuesPerSecond?: Quantity;
   /** Fixed cost of one kernel launch (or one parallel region on a CPU). */
   readonly launchSeconds: Quantity;
 }

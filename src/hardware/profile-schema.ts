@@ -16,7 +16,7 @@ const amount = quantity({ minimum: 0 });
 
 const link = {
   type: 'object',
-  properties: { bytesPerSecond: rate, latencySeconds: amount },
+  properties: { bytesPerSecond: rate, kvCacheBytesPerSecond: rate, latencySeconds: amount },
   required: ['bytesPerSecond', 'latencySeconds'],
   additionalProperties: false,
 };
@@ -41,6 +41,7 @@ const computeRates = {
     attentionPrefillFlopsPerSecond: rate,
     attentionDecodeBytesPerSecond: rate,
     attentionDecode4BitBytesPerSecond: rate,
+    dequantizeValuesPerSecond: rate,
     launchSeconds: amount,
   },
   required: [
