@@ -98,8 +98,8 @@ export async function parseCommandLine(
     .helpCommand(false)
     .configureOutput({ outputError: () => undefined })
     .exitOverride();
-  if (args.length === 0) return parser.outputHelp();
   for (const command of commands) addCommand(parser, command, dispatch);
+  if (args.length === 0) return parser.outputHelp();
   try {
     await parser.parseAsync([...args], { from: 'user' });
   } catch (error) {
@@ -114,6 +114,7 @@ function usageError(error: CommanderError, commands: readonly CliCommand[], args
   const words = error.message
     .replace(/^error: /, '')
     .replace(/\n\((Did you mean .*)\?\)/s, (_, hint: string) => `; ${hint.replace('Did', 'did')}?`)
-    .replaceAll('\n', ' ');
+    .replaceAll('\n', ' ')
+    .replace(/\.$/, '');
   return new FlexplanError('usage', `${words}; see flexplan ${known ? `${args[0]} ` : ''}--help`, { cause: error });
 }

@@ -2,6 +2,7 @@
 import { FlexplanError } from '../errors.js';
 import { checkPolicy } from '../policy/check-policy.js';
 import type { Policy } from '../policy/policy.js';
+import type { PlanResult } from '../solver/optimize.js';
 import { checked, readJson } from './files.js';
 
 export function loadPolicy(path: string): Policy {

@@ -55,12 +55,13 @@ async function runCommandLine(args: readonly string[]): Promise<void> {
   });
 }
 
+/** One line whatever happened; the stack only when asked for. */
 function fail(error: unknown, debug: boolean): void {
-  const message = error instanceof Error ? error.message : String(error);
   const known = error instanceof FlexplanError;
-  process.stderr.write(`flexplan: ${known ? message : `internal error: ${message}`}`.replaceAll('\n', ' ') + '\n');
+  const message = error instanceof Error ? error.message : String(error);
+  const line = known ? message : `internal error: ${message}; run it again with --debug for the stack`;
+  process.stderr.write(`flexplan: ${line.replaceAll('\n', ' ')}\n`);
   if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);
-  else if (!known) process.stderr.write('flexplan: run it again with --debug for the stack\n');
   process.exitCode = known ? error.exitCode : 1;
 }
 

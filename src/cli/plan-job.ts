@@ -40,5 +40,6 @@ function infeasibleResult(document: InfeasibleResult): CommandResult {
 /** One line: what lacks, and the cheapest ways out. */
 function infeasibleText({ shortfall, remedies }: InfeasibleResult): string {
   const missing = shortfall.map(({ tier, missingBytes }) => `${TIER_WORDS[tier]} lacks ${formatBytes(missingBytes)}`);
-  return `flexplan: infeasible: no policy fits: ${missing.join(', ')}; what would help: ${remedies.join('; or ')}`;
+  const reason = missing.length > 0 ? missing.join(', ') : 'every policy that fits takes longer than the latency limit';
+  return `flexplan: expected a policy that fits, got none: ${reason}; ${remedies.join('; or ')}`;
 }
