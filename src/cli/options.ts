@@ -38,6 +38,14 @@ export function readChoice<T extends string>(...choices: readonly T[]): Reader<T
   };
 }
 
+/** Throws `usage` on anything but whole numbers between commas. */
+export function readIds(text: string): readonly number[] {
+  const ids = text.split(',').map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : NaN));
+  if (ids.some((id) => !Number.isSafeInteger(id)))
+    throw new FlexplanError('usage', `expected token ids such as 2,15,7, got "${text}"`);
+  return ids;
+}
+
 function readBits(text: string): 16 | 4 {
   return readChoice('16', '4')(text) === '16' ? 16 : 4;
 }

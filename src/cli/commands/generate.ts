@@ -7,7 +7,11 @@ import * as option from '../options.js';
 const options = {
   model: option.required(option.modelOption),
   prompt: option.list('--prompt <text...>', 'a prompt; several: repeat it', (text) => text),
-  promptIds: option.list('--prompt-ids <ids...>', 'a prompt as token ids, such as 2,15,7; several: repeat it', readIds),
+  promptIds: option.list(
+    '--prompt-ids <ids...>',
+    'a prompt as token ids, such as 2,15,7; several: repeat it',
+    option.readIds,
+  ),
   maxTokens: option.count('--max-tokens <n>', 'tokens to generate for each prompt (default: 16)'),
   temperature: option.number('--temperature <t>', '0, the default, is greedy'),
   topP: option.number('--top-p <p>', 'sample from the most likely tokens of this share (default: 1)', 0, 1),
@@ -19,14 +23,6 @@ const options = {
   ...option.deviceOptions,
   ...option.capacityOptions,
 };
-
-/** Throws `usage` on anything but whole numbers between commas. */
-function readIds(text: string): readonly number[] {
-  const ids = text.split(',').map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : NaN));
-  if (ids.some((id) => !Number.isSafeInteger(id)))
-    throw new FlexplanError('usage', `expected token ids such as 2,15,7, got "${text}"`);
-  return ids;
-}
 
 function promptsOf({ prompt = [], promptIds = [] }: Options<typeof options>): Prompt[] {
   const prompts = [...prompt, ...promptIds];
@@ -42,7 +38,7 @@ async function settings(given: Options<typeof options>, context: Context): Promi
   const { deviceSettings } = await import('../device.js');
   const folder = await openModelFolder(given.model);
   const tokenizer = await loadTokenizer(folder.path);
-  const policy = chosenPolicy(given);
+  const policy = await chosenPolicy(given);
   const chosen = {
     tokenizer,
     policy,

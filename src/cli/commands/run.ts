@@ -1,4 +1,6 @@
+import type { RunResult } from '../../engine/engine.js';
 import { FlexplanError } from '../../errors.js';
+import type { RunDocument } from '../../report/run-document.js';
 import { defineCommand, type Context, type Options } from '../command.js';
 import * as option from '../options.js';
 
@@ -10,6 +12,7 @@ const options = {
   output: option.required(option.text('--output <file>', 'where the completions go, one JSON object a line')),
   overwrite: option.flag('--overwrite', 'replace an output that is already there'),
   trace: option.text('--trace <file>', 'write every task of the run as a Chrome trace'),
+  out: option.text('--out <file>', 'write the result with its prediction, for flexplan report'),
   spillDir: option.text('--spill-dir <dir>', "the disk tier's folder (default: that of the output)"),
   ...option.deviceOptions,
   ...option.capacityOptions,
@@ -25,6 +28,15 @@ async function planOf(given: Options<typeof options>, context: Context) {
   const { planJob } = await import('../plan-job.js');
   context.note('Planning ...');
   return planJob({ ...given, hw: given.hw! });
+}
+
+async function writeFiles({ out, trace }: Options<typeof options>, document: RunDocument, run: RunResult) {
+  const { writeFileAtomic, writeJson } = await import('../files.js');
+  if (out !== undefined) writeJson(out, document);
+  if (trace === undefined) return;
+  const { chromeTrace } = await import('../../report/chrome-trace.js');
+  const title = `${document.plan.model.name} on ${document.device}`;
+  writeFileAtomic(trace, JSON.stringify(chromeTrace(run.trace, title)));
 }
 
 export const runCommand = defineCommand({
@@ -46,11 +58,7 @@ export const runCommand = defineCommand({
       return { document, text: () => `All ${job.resumedRequests} requests were finished before: ${given.output}` };
     }
     const { document, run } = job;
-    if (given.trace !== undefined) {
-      const { chromeTrace } = await import('../../report/chrome-trace.js');
-      const { writeFileAtomic } = await import('../files.js');
-      writeFileAtomic(given.trace, JSON.stringify(chromeTrace(run.trace, `${plan.model.name} on ${document.device}`)));
-    }
+    await writeFiles(given, document, run);
     const { runText } = await import('../run-text.js');
     return { document, text: () => runText(document, given.output) };
   },
