@@ -75,7 +75,7 @@ describe('bad usage', () => {
     [
       'a folder that is not there',
       ['profile', '--disk-dir', 'nowhere/at/all'],
-      /expected a folder for --disk-dir, got ".*nowhere.at.all",
+      /expected a folder for --disk-dir, got ".*nowhere.at.all"/,
     ],
   ])('%s is one line on standard error and exit 2', async (_, args, message) => {
     const { code, stdout, stderr } = await flexplan(...args);

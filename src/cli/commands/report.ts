@@ -13,7 +13,7 @@ const options = {
 /** Every JSON document below the folder, in a stable order; those that are no runs are named and left out. */
 async function readRuns(folder: string, context: Context) {
   const { checkRunDocument } = await import('../../report/run-document.js');
-  const { readJson } = await import('../files.js');
+  const { checked, readJson } = await import('../files.js');
   if (!existsSync(folder))
     throw new FlexplanError(
       'bad-input',
@@ -22,10 +22,12 @@ async function readRuns(folder: string, context: Context) {
   const paths = readdirSync(folder, { recursive: true, encoding: 'utf8' })
     .filter((path) => path.endsWith('.json'))
     .sort();
-  return paths.flatMap((path) => {
-    const document = readJson(join(folder, path), 'a result') as { source?: unknown };
-    if (document.source === 'measured') return [{ name: basename(path, '.json'), run: checkRunDocument(document) }];
-    context.note(`${join(folder, path)}: not a measured run, left out`);
+  return paths.flatMap((relativePath) => {
+    const path = join(folder, relativePath);
+    const document = readJson(path, 'a result') as { source?: unknown } | null;
+    if (document?.source === 'measured')
+      return [{ name: basename(path, '.json'), run: checked(path, () => checkRunDocument(document)) }];
+    context.note(`${path}: not a measured run, left out`);
     return [];
   });
 }
