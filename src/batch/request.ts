@@ -58,6 +58,8 @@ const SERVED_FIELDS = new Set([
   'stop',
 ]);
 
+const ENVELOPE_FIELDS = ['custom_id', 'method', 'url', 'body'];
+
 function bad(expected: string, got: unknown): FlexplanError {
   const text = (got === undefined ? 'nothing' : JSON.stringify(got)).slice(0, 80);
   return new FlexplanError('bad-input', `expected ${expected}, got ${text}; mend the line`);
@@ -96,8 +98,8 @@ function parseObject(line: string): Json {
 function readRequest(json: Json, customId: string): Omit<BatchRequest, 'customId'> {
   const method = json['method'] ?? 'POST';
   if (method !== 'POST') throw bad('method "POST"', method);
-  const { custom_id: _id, method: _method, url: givenUrl, body: givenBody, ...rest } = json;
-  const body = givenBody ?? rest;
+  const givenUrl = json['url'];
+  const body = json['body'] ?? withoutEnvelope(json);
   if (typeof body !== 'object' || Array.isArray(body)) throw bad('body to be a JSON object', body);
   const fields = body as Json;
   refuseUnknownFields(fields);
@@ -108,6 +110,11 @@ function readRequest(json: Json, customId: string): Omit<BatchRequest, 'customId
     input: url === CHAT_URL ? readMessages(fields) : readPrompt(fields),
     ...readSampling(fields, customId),
   };
+}
+
+/** The body of a plain line: all that is not about the request itself. */
+function withoutEnvelope(json: Json): Json {
+  return Object.fromEntries(Object.entries(json).filter(([name]) => !ENVELOPE_FIELDS.includes(name)));
 }
 
 function refuseUnknownFields(body: Json): void {

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Template } from '@huggingface/jinja';
-import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { Tokenizer as Library } from '@huggingface/tokenizers';
 import { FlexplanError } from '../errors.js';
 import { readJsonIfThere } from './json-file.js';
 
@@ -10,6 +10,14 @@ export interface ChatMessage {
   readonly role: string;
   readonly content: string;
 }
+
+/** What is used of the library, whose own declarations do not resolve under NodeNext. */
+interface LibraryTokenizer {
+  encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
+  decode(ids: number[], options: { skip_special_tokens: boolean }): string;
+  id_to_token(id: number): string | undefined;
+}
+const LibraryTokenizer = Library as unknown as new (tokenizerJson: object, config: object) => LibraryTokenizer;
 
 /** The split of GPT-2's byte-level tokenizers, built into the library with JavaScript's idea of white space. */
 const BYTE_LEVEL_SPLIT = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -33,13 +41,13 @@ function withUnicodeWhiteSpace(preTokenizer: unknown): unknown {
 }
 
 export class Tokenizer {
-  readonly #tokenizer: HuggingFaceTokenizer;
+  readonly #tokenizer: LibraryTokenizer;
   readonly #config: Json;
   readonly #chatTemplate: Template | undefined;
 
   constructor(tokenizerJson: object, config: Json, chatTemplate?: string) {
     const json = tokenizerJson as Json;
-    this.#tokenizer = new HuggingFaceTokenizer(
+    this.#tokenizer = new LibraryTokenizer(
       { ...json, pre_tokenizer: withUnicodeWhiteSpace(json['pre_tokenizer'] ?? null) },
       { ...config, clean_up_tokenization_spaces: false },
     );

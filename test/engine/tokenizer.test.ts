@@ -68,7 +68,8 @@ describe('laws', () => {
         const ids = t.encode(text);
         const pieces = streamed(t, ids);
         expect(pieces.join('')).toBe(t.decode(ids));
-        for (const piece of pieces) expect(piece.isWellFormed()).toBe(true);
+        // Half of a surrogate pair would make this throw.
+        pieces.forEach((piece) => encodeURIComponent(piece));
         if (!text.includes('\uFFFD')) expect(pieces.join('')).not.toContain('\uFFFD');
         heldBack += pieces.slice(0, -1).filter((piece, i) => piece === '' && i > 0).length;
       }),

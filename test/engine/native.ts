@@ -1,0 +1,64 @@
+/** What the tests that need the built engine share. */
+import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe } from 'vitest';
+import { Engine, type EngineOptions, type RunResult, type Sequence } from '../../src/engine/engine.js';
+import { everythingInMemory } from '../../src/engine/default-policy.js';
+import { lengthOf } from '../../src/engine/generate.js';
+import { type ModelFolder, openModelFolder } from '../../src/engine/model-folder.js';
+import { workloadFromSequences } from '../../src/workload/blocks.js';
+
+export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+export const KJV = `${ROOT}examples/opt-kjv-5m`;
+
+const built = existsSync(`${ROOT}build/Release/flexplan.node`) && existsSync(`${ROOT}dist/engine/worker-process.js`);
+if (!built) console.warn('skipped: the native engine is not built (npm run setup builds it)');
+
+/** `describe`, skipped where the engine is not built. */
+export const describeNative = describe.skipIf(!built);
+
+export const fixtureFolder = (name: string): Promise<ModelFolder> => openModelFolder(`${ROOT}test/fixtures/${name}`);
+
+export function readJson<T>(path: string): T {
+  return JSON.parse(readFileSync(path, 'utf8')) as T;
+}
+
+/** A greedy sequence that no end token stops. */
+export function greedy(promptIds: readonly number[], maxTokens: number, changes: Partial<Sequence> = {}): Sequence {
+  return {
+    promptIds: Int32Array.from(promptIds),
+    maxTokens,
+    temperature: 0,
+    topP: 1,
+    seed: 0,
+    stopIds: new Int32Array(0),
+    logitsSteps: 0,
+    scorePrompt: false,
+    ...changes,
+  };
+}
+
+/** Everything in memory on the CPU, unless changed. */
+export function engineOptions(
+  folder: ModelFolder,
+  sequences: readonly Sequence[],
+  changes: Partial<EngineOptions> = {},
+): EngineOptions {
+  const workload = workloadFromSequences(sequences.map(lengthOf));
+  const policy = everythingInMemory('cpu', sequences.length);
+  return { folder, policy, workload, device: 'cpu', numThreads: 2, ...changes };
+}
+
+/** Opens, runs and closes an engine. */
+export async function runOnce(
+  folder: ModelFolder,
+  sequences: readonly Sequence[],
+  changes: Partial<EngineOptions> = {},
+): Promise<{ engine: Engine; result: RunResult }> {
+  const engine = await Engine.open(engineOptions(folder, sequences, changes));
+  try {
+    return { engine, result: await engine.run(sequences) };
+  } finally {
+    await engine.close();
+  }
+}
