@@ -41,22 +41,54 @@ export function variable(name: PlacementVariable): Affine {
 }
 
 const VARIABLES = Object.fromEntries(
-  PLACEMENT_VARIABLES.map((name) => [name, { constant: 0, coefficients: { [name]: 1 } }]),
+  PLACEMENT_VARIABLES.map((name) => {
+    const one = emptySum();
+    one.coefficients[name] = 1;
+    return [name, one];
+  }),
 ) as unknown as Readonly<Record<PlacementVariable, Affine>>;
 
-/** Sum of factor x term. */
+/** Sum of factor x term. A search makes millions: named fields in one order keep all results in one hidden class. */
 export function weightedSum(terms: readonly (readonly [factor: number, term: Affine])[]): Affine {
-  let total = 0;
-  const coefficients: Partial<Record<PlacementVariable, number>> = {};
+  if (terms.length === 0) return ZERO;
+  const sum = emptySum();
+  const { coefficients } = sum;
   for (const [factor, term] of terms) {
     if (factor === 0 || term === ZERO) continue;
-    total += factor * term.constant;
-    for (const name in term.coefficients) {
-      const v = name as PlacementVariable;
-      coefficients[v] = (coefficients[v] ?? 0) + factor * term.coefficients[v]!;
-    }
+    sum.constant += factor * term.constant;
+    const from = term.coefficients;
+    coefficients['weights.gpu'] += factor * (from['weights.gpu'] ?? 0);
+    coefficients['weights.cpu'] += factor * (from['weights.cpu'] ?? 0);
+    coefficients['weights.disk'] += factor * (from['weights.disk'] ?? 0);
+    coefficients['kvCache.gpu'] += factor * (from['kvCache.gpu'] ?? 0);
+    coefficients['kvCache.cpu'] += factor * (from['kvCache.cpu'] ?? 0);
+    coefficients['kvCache.disk'] += factor * (from['kvCache.disk'] ?? 0);
+    coefficients['activations.gpu'] += factor * (from['activations.gpu'] ?? 0);
+    coefficients['activations.cpu'] += factor * (from['activations.cpu'] ?? 0);
+    coefficients['activations.disk'] += factor * (from['activations.disk'] ?? 0);
+    coefficients.kvCpuAttended += factor * (from.kvCpuAttended ?? 0);
+    coefficients.kvDiskCpuAttended += factor * (from.kvDiskCpuAttended ?? 0);
   }
-  return { constant: total, coefficients };
+  return sum;
+}
+
+function emptySum(): { constant: number; coefficients: Record<PlacementVariable, number> } {
+  return {
+    constant: 0,
+    coefficients: {
+      'weights.gpu': 0,
+      'weights.cpu': 0,
+      'weights.disk': 0,
+      'kvCache.gpu': 0,
+      'kvCache.cpu': 0,
+      'kvCache.disk': 0,
+      'activations.gpu': 0,
+      'activations.cpu': 0,
+      'activations.disk': 0,
+      kvCpuAttended: 0,
+      kvDiskCpuAttended: 0,
+    },
+  };
 }
 
 export function sum(...terms: readonly Affine[]): Affine {

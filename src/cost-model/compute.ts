@@ -2,46 +2,66 @@
 import type { ComputeRates, MatmulPoint } from '../hardware/hardware-profile.js';
 import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
 import { hiddenBytes, kvRowBytes, layerTensors, rowBytes, type LayerKind, type WeightBits } from '../models/tensors.js';
-import { scale, sum, ZERO, type Affine } from './affine.js';
+import { sum, ZERO, type Affine } from './affine.js';
 import { decoderLaunches, elementwiseBytes, HEAD_LAUNCHES, EMBED_LAUNCHES } from './kernels.js';
 import { attendedRows, foldAll, liveSteps, type Launch, type StepLoad } from './loads.js';
-import type { KvHome } from './shares.js';
+import { portionTerm, type KvHome } from './shares.js';
 import type { Setting } from './traffic.js';
 
 /** A 4-bit matrix without measured 4-bit rates is widened first: packed values read, 16-bit values written. */
 const WIDENED_BYTES_PER_ELEMENT = 2;
+const FLOAT_BYTES = 4;
+const DEVICE_ATTENDED: readonly KvHome[] = ['gpu', 'cpuMoved', 'diskMoved'];
+const CPU_ATTENDED: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
 
 /** Seconds of all launches of one decoder layer but decode attention: matmuls, the kernels between them, prefill attention. */
 export function decoderSeconds({ model, shape }: Setting, rates: ComputeRates, load: StepLoad): number {
-  const launches = load.launches.reduce(
-    (total, launch) => total + launch.count * decoderLaunchSeconds(model, rates, shape.weightBits, launch),
-    0,
-  );
+  const launches = sumLaunches(load, (launch) => decoderLaunchSeconds(model, rates, shape.weightBits, launch));
   return launches + (load.range.from === 0 ? prefillAttentionSeconds(model, rates, load) : 0);
 }
 
-/** Seconds of `embed` and `head`: rows gathered, hidden states projected, logits of the last tokens. */
-export function endsSeconds({ model, shape }: Setting, rates: ComputeRates, load: StepLoad): number {
-  return load.launches.reduce((total, { tokens, sequences, count }) => {
-    const embed = layerMatmulSeconds(model, rates, shape.weightBits, 'embed', tokens);
-    const head = layerMatmulSeconds(model, rates, shape.weightBits, 'head', sequences);
-    const moved = tokens * (rowBytesOfEmbedding(model) + hiddenBytes(model)) + sequences * model.vocabSize * 4;
-    const kernels = (EMBED_LAUNCHES + HEAD_LAUNCHES) * rates.launchSeconds.value;
-    return total + count * (embed + head + moved / rates.memoryBytesPerSecond.value + kernels);
-  }, 0);
+function sumLaunches({ launches }: StepLoad, seconds: (launch: Launch) => number): number {
+  return launches.reduce((total, launch) => total + launch.count * seconds(launch), 0);
+}
+
+/** Seconds of `embed`: table rows are gathered and widened, and projected where the embedding has another width. */
+export function embedSeconds({ model, shape }: Setting, rates: ComputeRates, load: StepLoad): number {
+  const tableBytes = model.embeddingSize * BYTES_PER_ELEMENT[model.dtype];
+  const tokenSeconds = (tableBytes + hiddenBytes(model)) / rates.memoryBytesPerSecond.value;
+  return sumLaunches(
+    load,
+    ({ tokens }) =>
+      layerMatmulSeconds(model, rates, shape.weightBits, 'embed', tokens) +
+      tokens * tokenSeconds +
+      EMBED_LAUNCHES * rates.launchSeconds.value,
+  );
+}
+
+/** Seconds of `head`: last tokens to logits, logits to tokens. */
+export function headSeconds({ model, shape }: Setting, rates: ComputeRates, load: StepLoad): number {
+  const samplingSeconds = (model.vocabSize * FLOAT_BYTES) / rates.memoryBytesPerSecond.value;
+  return sumLaunches(
+    load,
+    ({ sequences }) =>
+      layerMatmulSeconds(model, rates, shape.weightBits, 'head', sequences) +
+      sequences * samplingSeconds +
+      HEAD_LAUNCHES * rates.launchSeconds.value,
+  );
 }
 
 /** Decode attention over KV that is at home on the device or was moved there. */
 export function deviceAttentionSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): Affine {
-  return decodeAttentionSeconds(setting, rates, load, ['gpu', 'cpuMoved', 'diskMoved']);
+  return decodeAttentionSeconds(setting, rates, load, DEVICE_ATTENDED);
 }
 
 /** Decode attention on the CPU beside the device, one launch for each GPU batch that has such sequences. */
 export function cpuAttentionSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): Affine {
   if (!setting.hasGpu || load.range.from === 0) return ZERO;
-  const homes: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
-  const batches = setting.shares.kvCache.batches(load.set, homes, liveSteps(load.range));
-  return sum(decodeAttentionSeconds(setting, rates, load, homes), scale(rates.launchSeconds.value, batches));
+  const batches = setting.shares.kvCache.batches(load.set, CPU_ATTENDED, liveSteps(load.range));
+  return sum(
+    decodeAttentionSeconds(setting, rates, load, CPU_ATTENDED),
+    portionTerm(batches, rates.launchSeconds.value),
+  );
 }
 
 function decodeAttentionSeconds(
@@ -52,7 +72,7 @@ function decodeAttentionSeconds(
 ): Affine {
   if (range.from === 0) return ZERO;
   const rows = shares.kvCache.total(set, homes, attendedRows(range, model.slidingWindow));
-  return scale(kvRowSeconds(model, rates, shape.kvCacheBits), rows);
+  return portionTerm(rows, kvRowSeconds(model, rates, shape.kvCacheBits));
 }
 
 /** Seconds to attend to one KV row of one layer: reading it, or with many query heads for each KV head computing with it. */
@@ -150,8 +170,4 @@ export function secondsPerElement(points: readonly MatmulPoint[], tokens: number
   const low = points[above - 1]!.tokens;
   const part = (tokens - low) / (points[above]!.tokens - low);
   return secondsAt(above - 1) * (1 - part) + secondsAt(above) * part;
-}
-
-function rowBytesOfEmbedding(model: ModelConfig): number {
-  return model.embeddingSize * BYTES_PER_ELEMENT[model.dtype];
 }

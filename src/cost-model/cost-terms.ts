@@ -16,7 +16,8 @@ export type BatchShape = Pick<
  */
 export interface Segment {
   readonly phase: Phase;
-  readonly label: 'fill' | 'decoder' | 'lastDecoder' | 'turn';
+  /** What computes; meanwhile the weights of the schedule layer after it are loaded. */
+  readonly computes: 'embed' | 'decoder' | 'lastDecoder' | 'head';
   readonly count: number;
   readonly stageSeconds: Readonly<Record<StageName, Affine>>;
   readonly trafficBytes: Readonly<Record<Link, Affine>>;

@@ -111,6 +111,11 @@ export function prefillLoad(set: BlockSet): StepLoad {
   return stepLoad(set, { from: 0, to: 1 });
 }
 
+/** All decode steps as one load: for layers whose work does not depend on the KV cache. */
+export function wholeDecodeLoad(set: BlockSet): StepLoad {
+  return stepLoad(set, { from: 1, to: Infinity });
+}
+
 /** The decode steps in a few segments, so that the slowest stage may change as the KV cache grows and sequences end. */
 export function decodeLoads(set: BlockSet): StepLoad[] {
   let numSteps = 0;

@@ -6,6 +6,7 @@ import {
   layerCount,
   layerTensors,
   rowBytes,
+  type LayerKind,
   type TensorSpec,
 } from '../models/tensors.js';
 import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
@@ -23,7 +24,7 @@ import {
   type PlacementPoint,
 } from './affine.js';
 import { foldAll, unionOf, type Amount, type BlockSet } from './loads.js';
-import { isPlaced, isStreamed, type KvHome } from './shares.js';
+import { isPlaced, isStreamed, portionTerm, type KvHome } from './shares.js';
 import type { Setting } from './traffic.js';
 
 const PAGE_BYTES = 4096;
@@ -32,7 +33,9 @@ const FLOAT_BYTES = 4;
 const WEIGHT_BUFFERS = 2;
 const STAGING_BUFFERS = 3;
 const PREFILL_KV_BUFFERS = 2;
-const LOAD_STAGING_BYTES = 16 * MIB;
+const LOAD_CHUNK_BYTES = 16 * MIB;
+/** Buffers of a tier besides those of the weights at home; each may be rounded up to a cache line (a page, for direct I/O). */
+const MOST_BUFFERS = 8;
 const EMBEDDING_ROWS_IN_FLIGHT = 64;
 
 const KV_HOMES: Readonly<Record<Tier, readonly KvHome[]>> = {
@@ -44,24 +47,23 @@ const KV_HOMES: Readonly<Record<Tier, readonly KvHome[]>> = {
 /** For each tier the expressions whose maximum is its peak: one for each moment that may be the fullest. `sets`: all blocks of the job. */
 export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<Tier, Affine[]> {
   const job = wholeJob(sets);
-  const device = sum(weightBuffers(setting), workspace(setting, job));
-  const gpuBase = sum(homeBytes(setting, job, 'gpu'), device, activationBuffers(setting, job));
-  const cpuBase = sum(homeBytes(setting, job, 'cpu'), setting.hasGpu ? diskWeightStaging(setting) : device);
-  const cpuRunning = [
+  const rounding = constant(MOST_BUFFERS * (setting.hasGpu ? CACHE_LINE_BYTES : PAGE_BYTES));
+  const onDevice = sum(weightBuffers(setting), workspace(setting, job), rounding);
+  const gpu = [homeBytes(setting, job, 'gpu'), onDevice, activationBuffers(setting, job)];
+  const cpu = [
+    homeBytes(setting, job, 'cpu'),
+    setting.hasGpu ? sum(diskWeightStaging(setting), constant(MOST_BUFFERS * PAGE_BYTES)) : onDevice,
     embeddingRowStaging(setting),
     diskKvStaging(setting, job),
     diskActivationStaging(setting, job),
     cpuAttentionWorkspace(setting),
   ];
-  const loading = sum(
-    weightHomeBytes(setting, 'cpu'),
-    setting.hasGpu ? diskWeightStaging(setting) : weightBuffers(setting),
-  );
+  const loading = sum(weightHomeBytes(setting, 'cpu'), constant(loadStaging(setting)));
   return {
     gpu: setting.hasGpu
-      ? [sum(gpuBase, prefillKvStaging(setting, job)), sum(gpuBase, decodeKvStaging(setting, job))]
+      ? [sum(...gpu, prefillKvStaging(setting, job)), sum(...gpu, decodeKvStaging(setting, job))]
       : [ZERO],
-    cpu: [sum(loading, constant(loadStaging(setting))), sum(cpuBase, ...cpuRunning)],
+    cpu: [loading, sum(...cpu)],
     disk: [homeBytes(setting, job, 'disk')],
   };
 }
@@ -80,39 +82,45 @@ function wholeJob(sets: readonly BlockSet[]): Job {
 
 function homeBytes(setting: Setting, { blocks }: Job, tier: Tier): Affine {
   const { model, shape, shares } = setting;
-  const rounded = tier === 'disk' ? inPages : inLines;
+  const rounded = tier === 'disk' ? inPages : (bytes: number) => bytes;
   const kvCache: Amount = (length) =>
     model.numLayers * rounded(reservedTokens(length) * kvRowBytes(model, shape.kvCacheBits));
   const activations: Amount = ({ promptTokens }) => rounded(promptTokens * hiddenBytes(model));
   return sum(
     weightHomeBytes(setting, tier),
-    shares.kvCache.largestBatch(blocks, KV_HOMES[tier], kvCache),
-    shares.activations.largestBatch(blocks, [tier], activations),
+    portionTerm(shares.kvCache.largestBatch(blocks, KV_HOMES[tier], kvCache)),
+    portionTerm(shares.activations.largestBatch(blocks, [tier], activations)),
   );
 }
 
-/** Rows at home, and on the device tier the vectors, each buffer rounded up. */
-function weightHomeBytes({ model, shares, hasGpu }: Setting, tier: Tier): Affine {
-  const rows = LAYER_KINDS.map((kind) => scale(layerCount(model, kind), shares.weights.bytes(kind, tier, isPlaced)));
-  const isDeviceTier = tier === (hasGpu ? 'gpu' : 'cpu');
-  return sum(...rows, constant(isDeviceTier ? vectorBytes(model) : 0));
+/** Rows at home, one buffer for each layer, on the device tier the vectors too; 4-bit rows on disk begin at a page. */
+function weightHomeBytes({ model, shape, shares, hasGpu }: Setting, tier: Tier): Affine {
+  const deviceTier = hasGpu ? 'gpu' : 'cpu';
+  const packed = (tensor: TensorSpec) => isPlaced(tensor) && tensor.quantizable && shape.weightBits === 4;
+  const padding = (kind: LayerKind) =>
+    tier === 'disk'
+      ? portionTerm(shares.weights.tensors(kind, tier, packed), PAGE_BYTES)
+      : constant(tier === 'gpu' && !hasGpu ? 0 : CACHE_LINE_BYTES);
+  const ofLayer = (kind: LayerKind) => sum(portionTerm(shares.weights.bytes(kind, tier, isPlaced)), padding(kind));
+  const rows = LAYER_KINDS.map((kind) => scale(layerCount(model, kind), ofLayer(kind)));
+  return sum(...rows, constant(tier === deviceTier ? inLines(vectorBytes(model)) : 0));
 }
 
 function vectorBytes(model: ModelConfig): number {
-  const bytes = (tensor: TensorSpec) => (tensor.kind === 'vector' ? inLines(tensor.rows * FLOAT_BYTES) : 0);
-  return LAYER_KINDS.reduce(
-    (total, kind) =>
-      total + layerCount(model, kind) * layerTensors(model, kind).reduce((sumOf, tensor) => sumOf + bytes(tensor), 0),
-    0,
-  );
+  const ofLayer = (kind: LayerKind) =>
+    layerTensors(model, kind).reduce(
+      (total, { kind: k, rows }) => (k === 'vector' ? total + rows * FLOAT_BYTES : total),
+      0,
+    );
+  return LAYER_KINDS.reduce((total, kind) => total + layerCount(model, kind) * ofLayer(kind), 0);
 }
 
 /** Double buffer for what a layer streams to the device. */
 function weightBuffers({ shares, hasGpu }: Setting): Affine {
   const streamed = LAYER_KINDS.map((kind) => {
-    const disk = shares.weights.bytes(kind, 'disk', isStreamed);
-    if (hasGpu) return sum(shares.weights.bytes(kind, 'cpu', isStreamed), disk);
-    return sum(disk, scale(2 * PAGE_BYTES, shares.weights.tensors(kind, 'disk', isStreamed)));
+    const disk = portionTerm(shares.weights.bytes(kind, 'disk', isStreamed));
+    if (hasGpu) return sum(portionTerm(shares.weights.bytes(kind, 'cpu', isStreamed)), disk);
+    return sum(disk, portionTerm(shares.weights.tensors(kind, 'disk', isStreamed), 2 * PAGE_BYTES));
   });
   return scale(WEIGHT_BUFFERS, largest(streamed));
 }
@@ -120,19 +128,25 @@ function weightBuffers({ shares, hasGpu }: Setting): Affine {
 function diskWeightStaging({ shares }: Setting): Affine {
   const staged = LAYER_KINDS.map((kind) =>
     sum(
-      shares.weights.bytes(kind, 'disk', isStreamed),
-      scale(2 * PAGE_BYTES, shares.weights.tensors(kind, 'disk', isStreamed)),
+      portionTerm(shares.weights.bytes(kind, 'disk', isStreamed)),
+      portionTerm(shares.weights.tensors(kind, 'disk', isStreamed), 2 * PAGE_BYTES),
     ),
   );
   return scale(WEIGHT_BUFFERS, largest(staged));
 }
 
-/** Only while loading; four times as much where values are packed or widened. */
+/** Only while loading: a chunk of the largest tensor as filed, the same widened, and, where it is packed, packed. */
 function loadStaging({ model, shape }: Setting): number {
-  const filed = (tensor: TensorSpec) => tensor.rows * tensor.cols * BYTES_PER_ELEMENT[model.dtype];
-  const largestTensor = Math.max(...LAYER_KINDS.flatMap((kind) => layerTensors(model, kind).map(filed)));
-  const staging = Math.min(LOAD_STAGING_BYTES, largestTensor) + 2 * PAGE_BYTES;
-  return shape.weightBits === 4 || model.dtype !== 'float32' ? 4 * staging : staging;
+  const tensors = LAYER_KINDS.flatMap((kind) => layerTensors(model, kind));
+  const filedRowBytes = ({ cols }: TensorSpec) => cols * BYTES_PER_ELEMENT[model.dtype];
+  const chunkOf = (tensor: TensorSpec) =>
+    Math.max(filedRowBytes(tensor), Math.min(LOAD_CHUNK_BYTES, tensor.rows * filedRowBytes(tensor)));
+  const chunk = Math.max(...tensors.map(chunkOf));
+  const packedOf = (tensor: TensorSpec) =>
+    shape.weightBits === 4 && tensor.quantizable
+      ? Math.min(tensor.rows, Math.floor(chunk / filedRowBytes(tensor))) * rowBytes(model, tensor, 4) + 2 * PAGE_BYTES
+      : 0;
+  return inPages(chunk + 2 * PAGE_BYTES) + inLines(2 * chunk) + inPages(Math.max(...tensors.map(packedOf)));
 }
 
 /** Embedding rows that lie on disk are read a few at a time. */
@@ -143,9 +157,9 @@ function embeddingRowStaging({ model, shape, shares }: Setting): Affine {
       .filter(isTable)
       .map((table) => {
         const bytes = EMBEDDING_ROWS_IN_FLIGHT * (inPages(rowBytes(model, table, shape.weightBits)) + PAGE_BYTES);
-        return scale(
-          bytes,
+        return portionTerm(
           shares.weights.tensors(kind, 'disk', (tensor) => tensor.role === table.role),
+          bytes,
         );
       }),
   );
@@ -154,36 +168,38 @@ function embeddingRowStaging({ model, shape, shares }: Setting): Affine {
 
 /** Prefill attends on the device, so every slot that is not at home there passes through it. */
 function prefillKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
-  const rows = ({ promptTokens }: { promptTokens: number }) =>
-    inLines(promptTokens * kvRowBytes(model, shape.kvCacheBits));
-  return scale(PREFILL_KV_BUFFERS, shares.kvCache.largestBatch(batches, [...KV_HOMES.cpu, ...KV_HOMES.disk], rows));
+  const rows = ({ promptTokens }: { promptTokens: number }) => promptTokens * kvRowBytes(model, shape.kvCacheBits);
+  return portionTerm(
+    shares.kvCache.largestBatch(batches, [...KV_HOMES.cpu, ...KV_HOMES.disk], rows),
+    PREFILL_KV_BUFFERS,
+  );
 }
 
 function decodeKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
   const rowOf = kvRowBytes(model, shape.kvCacheBits);
-  const moved: Amount = (length) => inLines(reservedTokens(length) * rowOf);
+  const moved: Amount = (length) => reservedTokens(length) * rowOf;
   return scale(
     STAGING_BUFFERS,
     sum(
-      shares.kvCache.largestBatch(batches, ['cpuMoved', 'diskMoved'], moved),
-      shares.kvCache.largestBatch(batches, ['cpuAttended', 'diskAttended'], () => inLines(rowOf)),
+      portionTerm(shares.kvCache.largestBatch(batches, ['cpuMoved', 'diskMoved'], moved)),
+      portionTerm(shares.kvCache.largestBatch(batches, ['cpuAttended', 'diskAttended'], () => rowOf)),
     ),
   );
 }
 
 function diskKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
   const reserved: Amount = (length) => inPages(reservedTokens(length) * kvRowBytes(model, shape.kvCacheBits));
-  return scale(STAGING_BUFFERS, shares.kvCache.largestBatch(batches, KV_HOMES.disk, reserved));
+  return portionTerm(shares.kvCache.largestBatch(batches, KV_HOMES.disk, reserved), STAGING_BUFFERS);
 }
 
 function activationBuffers({ model, shares }: Setting, { batches }: Job): Affine {
-  const hidden: Amount = ({ promptTokens }) => inLines(promptTokens * hiddenBytes(model));
-  return scale(STAGING_BUFFERS, shares.activations.largestBatch(batches, ['cpu', 'disk'], hidden));
+  const hidden: Amount = ({ promptTokens }) => promptTokens * hiddenBytes(model);
+  return portionTerm(shares.activations.largestBatch(batches, ['cpu', 'disk'], hidden), STAGING_BUFFERS);
 }
 
 function diskActivationStaging({ model, shares }: Setting, { batches }: Job): Affine {
   const hidden: Amount = ({ promptTokens }) => inPages(promptTokens * hiddenBytes(model));
-  return scale(STAGING_BUFFERS, shares.activations.largestBatch(batches, ['disk'], hidden));
+  return portionTerm(shares.activations.largestBatch(batches, ['disk'], hidden), STAGING_BUFFERS);
 }
 
 /** fp32 intermediates of the largest launch. */

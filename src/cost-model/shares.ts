@@ -14,20 +14,28 @@ import { foldAll, foldSlots, type Amount, type BlockSet, type Fold } from './loa
 /** Where a sequence keeps its KV cache, and whether the CPU attends to it or it moves to the device. */
 export type KvHome = 'gpu' | 'cpuMoved' | 'cpuAttended' | 'diskMoved' | 'diskAttended';
 
+/** `amount` x `share`. Planned: all that there is, times its fraction. Realised: what was counted, times 1. */
+export interface Portion {
+  readonly amount: number;
+  readonly share: Affine;
+}
+
 export interface SlotShares<Home> {
   /** Of an amount summed over all sequences of the set, the part of those at these homes. */
-  total(set: BlockSet, homes: readonly Home[], amount: Amount): Affine;
+  total(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
   /** Sum over GPU batches of the largest amount of any of its sequences at these homes: 1 for each counts batches. */
-  batches(set: BlockSet, homes: readonly Home[], amount: Amount): Affine;
+  batches(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
   /** The most that one GPU batch sums up at these homes. */
-  largestBatch(set: BlockSet, homes: readonly Home[], amount: Amount): Affine;
+  largestBatch(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
 }
 
 export interface WeightShares {
   /** Bytes on the tier of the layer's tensors that `counts` picks. */
-  bytes(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Affine;
+  bytes(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
   /** How many of them have rows there. */
-  tensors(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Affine;
+  tensors(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
+  /** 1 if any of them has rows there, else 0. */
+  anyTensor(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
 }
 
 export interface Shares {
@@ -42,21 +50,25 @@ const LARGEST_BATCH: Fold = { within: 'sum', across: 'max' };
 export const isStreamed = (tensor: TensorSpec): boolean => tensor.kind === 'matrix';
 export const isPlaced = (tensor: TensorSpec): boolean => tensor.kind !== 'vector';
 
+/** A portion as a term. */
+export function portionTerm({ amount, share }: Portion, factor = 1): Affine {
+  return scale(factor * amount, share);
+}
+
 /** Planned fractions. */
 export function plannedShares(model: ModelConfig, shape: BatchShape, device: Device): Shares {
-  const weightShare = (tier: Tier) => variable(`weights.${tier}`);
+  const share = (tier: Tier) => variable(`weights.${tier}`);
   return {
     weights: {
-      bytes: (kind, tier, counts) =>
-        scale(
-          sumTensors(model, kind, counts, (t) => tensorBytes(model, t, shape)),
-          weightShare(tier),
-        ),
-      tensors: (kind, tier, counts) =>
-        scale(
-          sumTensors(model, kind, counts, () => 1),
-          weightShare(tier),
-        ),
+      bytes: (kind, tier, counts) => ({
+        amount: sumTensors(model, kind, counts, (tensor) => tensor.rows * rowBytes(model, tensor, shape.weightBits)),
+        share: share(tier),
+      }),
+      tensors: (kind, tier, counts) => ({ amount: sumTensors(model, kind, counts, () => 1), share: share(tier) }),
+      anyTensor: (kind, tier, counts) => ({
+        amount: layerTensors(model, kind).some(counts) ? 1 : 0,
+        share: share(tier),
+      }),
     },
     kvCache: plannedSlots((home) => kvShare(home, device)),
     activations: plannedSlots((tier) => variable(`activations.${tier}`)),
@@ -79,30 +91,36 @@ function kvShare(home: KvHome, device: Device): Affine {
   }
 }
 
-function plannedSlots<Home>(share: (home: Home) => Affine): SlotShares<Home> {
-  const shareOf = (homes: readonly Home[]) => sum(...homes.map(share));
+function plannedSlots<Home>(shareOfHome: (home: Home) => Affine): SlotShares<Home> {
+  const known = new Map<readonly Home[], Affine>();
+  const share = (homes: readonly Home[]) => {
+    const found = known.get(homes) ?? sum(...homes.map(shareOfHome));
+    known.set(homes, found);
+    return found;
+  };
   return {
-    total: (set, homes, amount) => scale(foldAll(set, amount), shareOf(homes)),
-    batches: (set, homes, amount) => scale(foldAll(set, amount, COUNT_BATCHES), shareOf(homes)),
-    largestBatch: (set, homes, amount) => scale(foldAll(set, amount, LARGEST_BATCH), shareOf(homes)),
+    total: (set, homes, amount) => ({ amount: foldAll(set, amount), share: share(homes) }),
+    batches: (set, homes, amount) => ({ amount: foldAll(set, amount, COUNT_BATCHES), share: share(homes) }),
+    largestBatch: (set, homes, amount) => ({ amount: foldAll(set, amount, LARGEST_BATCH), share: share(homes) }),
   };
 }
 
 /** Realised slices. */
 export function realisedShares(model: ModelConfig, shape: BatchShape, realisation: Realisation): Shares {
   const rowsOn = (kind: LayerKind, t: number, tier: Tier) => tensorRows(realisation.weights[kind][t]!)[tier];
+  const bytesOn = (kind: LayerKind, tensor: TensorSpec, t: number, tier: Tier) =>
+    rowsOn(kind, t, tier) * rowBytes(model, tensor, shape.weightBits);
   const kvHomes = realisation.slots.map(({ kvTier, cpuAttention }): KvHome => {
     if (kvTier === 'gpu') return 'gpu';
     return cpuAttention ? `${kvTier}Attended` : `${kvTier}Moved`;
   });
   return {
     weights: {
-      bytes: (kind, tier, counts) =>
-        constant(
-          sumTensors(model, kind, counts, (s, t) => rowsOn(kind, t, tier) * rowBytes(model, s, shape.weightBits)),
-        ),
+      bytes: (kind, tier, counts) => counted(sumTensors(model, kind, counts, (s, t) => bytesOn(kind, s, t, tier))),
       tensors: (kind, tier, counts) =>
-        constant(sumTensors(model, kind, counts, (_, t) => (rowsOn(kind, t, tier) > 0 ? 1 : 0))),
+        counted(sumTensors(model, kind, counts, (_, t) => (rowsOn(kind, t, tier) > 0 ? 1 : 0))),
+      anyTensor: (kind, tier, counts) =>
+        counted(layerTensors(model, kind).some((s, t) => counts(s) && rowsOn(kind, t, tier) > 0) ? 1 : 0),
     },
     kvCache: realisedSlots(kvHomes),
     activations: realisedSlots(realisation.slots.map(({ activationTier }) => activationTier)),
@@ -112,14 +130,16 @@ export function realisedShares(model: ModelConfig, shape: BatchShape, realisatio
 function realisedSlots<Home>(homeOfSlot: readonly Home[]): SlotShares<Home> {
   const among = (homes: readonly Home[]) => (slot: number) => homes.includes(homeOfSlot[slot]!);
   return {
-    total: (set, homes, amount) => constant(foldSlots(set, amount, among(homes))),
-    batches: (set, homes, amount) => constant(foldSlots(set, amount, among(homes), COUNT_BATCHES)),
-    largestBatch: (set, homes, amount) => constant(foldSlots(set, amount, among(homes), LARGEST_BATCH)),
+    total: (set, homes, amount) => counted(foldSlots(set, amount, among(homes))),
+    batches: (set, homes, amount) => counted(foldSlots(set, amount, among(homes), COUNT_BATCHES)),
+    largestBatch: (set, homes, amount) => counted(foldSlots(set, amount, among(homes), LARGEST_BATCH)),
   };
 }
 
-function tensorBytes(model: ModelConfig, tensor: TensorSpec, { weightBits }: BatchShape): number {
-  return tensor.rows * rowBytes(model, tensor, weightBits);
+const ONE = constant(1);
+
+function counted(amount: number): Portion {
+  return { amount, share: ONE };
 }
 
 function sumTensors(

@@ -7,12 +7,19 @@ import { LINKS, type Link, type Phase, type StageName } from '../tiers.js';
 import { totalGenTokens } from '../workload/blocks.js';
 import type { Workload } from '../workload/workload.js';
 import { constant, scale, sum, weightedSum, ZERO, type Affine } from './affine.js';
-import { cpuAttentionSeconds, decoderSeconds, deviceAttentionSeconds, endsSeconds } from './compute.js';
+import { cpuAttentionSeconds, decoderSeconds, deviceAttentionSeconds, embedSeconds, headSeconds } from './compute.js';
 import { serialSeconds, type BatchShape, type CostTerms, type Segment } from './cost-terms.js';
-import { blockSets, decodeLoads, prefillLoad, type BlockSet, type StepLoad } from './loads.js';
+import { blockSets, decodeLoads, prefillLoad, wholeDecodeLoad, type BlockSet, type StepLoad } from './loads.js';
 import { peakBytes } from './memory.js';
 import { plannedShares, realisedShares } from './shares.js';
-import { decoderMovements, endsMovements, weightMovements, type Movement, type Setting, type Task } from './traffic.js';
+import {
+  decoderMovements,
+  embedMovements,
+  headMovements,
+  weightMovements,
+  type Movement,
+  type Setting,
+} from './traffic.js';
 
 /**
  * The terms of (model, hardware, workload) for one batch shape. Without a realisation they are affine in the placement
@@ -37,163 +44,170 @@ export function costTerms(
 }
 
 function setSegments(setting: Setting, hardware: HardwareProfile, set: BlockSet): Segment[] {
+  const layers = (phase: Phase, loads: readonly StepLoad[], steps: StepLoad) => [
+    embedSegment(setting, hardware, phase, steps),
+    ...loads.map((load) => decoderSegment(setting, hardware, phase, load)),
+    lastDecoderSegment(setting, hardware, phase, steps),
+    headSegment(setting, hardware, phase, steps),
+  ];
   const prefill = prefillLoad(set);
-  const decode = decodeLoads(set);
-  return [
-    fillSegment(setting, hardware, set),
-    ...decoderSegments(setting, hardware, 'prefill', prefill),
-    turnSegment(setting, hardware, 'prefill', prefill),
-    ...decode.flatMap((load) => [
-      ...decoderSegments(setting, hardware, 'decode', load),
-      turnSegment(setting, hardware, 'decode', load),
-    ]),
-  ].filter(({ count }) => count > 0);
+  return [...layers('prefill', [prefill], prefill), ...layers('decode', decodeLoads(set), wholeDecodeLoad(set))].filter(
+    ({ count }) => count > 0,
+  );
 }
 
-/** A block begins with loads that nothing overlaps: the weights of `embed` and of the first decoder layer. */
-function fillSegment(setting: Setting, hardware: HardwareProfile, set: BlockSet): Segment {
-  return segment(setting, hardware, {
-    phase: 'prefill',
-    label: 'fill',
-    count: set.numBlocks,
-    weights: [...weightMovements(setting, 'embed'), ...weightMovements(setting, 'decoder')],
-    movements: [],
-    compute: ZERO,
+/** While the next tokens are embedded, the first decoder layer's weights come: no earlier, both weight buffers were in use. */
+function embedSegment(setting: Setting, hardware: HardwareProfile, phase: Phase, load: StepLoad): Segment {
+  return segment(setting, hardware, load, {
+    phase,
+    computes: 'embed',
+    runsPerStep: 1,
+    weights: weightMovements(setting, 'decoder'),
+    movements: embedMovements(setting, load),
+    compute: constant(embedSeconds(setting, deviceRates(hardware), load)),
     cpuAttention: ZERO,
-    numRuns: 1,
-    batches: 0,
   });
 }
 
-/** Decoder layers: while one computes, the next one's weights come; beside the last decoder layer that is `head`. */
-function decoderSegments(setting: Setting, hardware: HardwareProfile, phase: Phase, load: StepLoad): Segment[] {
-  const rates = deviceRates(hardware);
-  const stages = {
+/** While one decoder layer computes, the next one's weights come. */
+function decoderSegment(setting: Setting, hardware: HardwareProfile, phase: Phase, load: StepLoad): Segment {
+  return segment(setting, hardware, load, {
     phase,
+    computes: 'decoder',
+    runsPerStep: setting.model.numLayers - 1,
+    weights: weightMovements(setting, 'decoder'),
+    ...decoderLayer(setting, hardware, load),
+  });
+}
+
+/** Beside the last decoder layer it is those of the head. */
+function lastDecoderSegment(setting: Setting, hardware: HardwareProfile, phase: Phase, load: StepLoad): Segment {
+  return segment(setting, hardware, load, {
+    phase,
+    computes: 'lastDecoder',
+    runsPerStep: 1,
+    weights: weightMovements(setting, 'head'),
+    ...decoderLayer(setting, hardware, load),
+  });
+}
+
+function headSegment(setting: Setting, hardware: HardwareProfile, phase: Phase, load: StepLoad): Segment {
+  return segment(setting, hardware, load, {
+    phase,
+    computes: 'head',
+    runsPerStep: 1,
+    weights: weightMovements(setting, 'embed'),
+    movements: headMovements(setting, load),
+    compute: constant(headSeconds(setting, deviceRates(hardware), load)),
+    cpuAttention: ZERO,
+  });
+}
+
+function decoderLayer(
+  setting: Setting,
+  hardware: HardwareProfile,
+  load: StepLoad,
+): Pick<LayerWork, 'movements' | 'compute' | 'cpuAttention'> {
+  const rates = deviceRates(hardware);
+  return {
     movements: decoderMovements(setting, load),
     compute: sum(constant(decoderSeconds(setting, rates, load)), deviceAttentionSeconds(setting, rates, load)),
     cpuAttention: cpuAttentionSeconds(setting, hardware.compute.cpu, load),
-    numRuns: load.numRuns,
-    batches: numLaunches(load),
   };
-  const { numLayers } = setting.model;
-  return [
-    segment(setting, hardware, {
-      ...stages,
-      label: 'decoder',
-      count: load.numRuns * (numLayers - 1),
-      weights: weightMovements(setting, 'decoder'),
-    }),
-    segment(setting, hardware, {
-      ...stages,
-      label: 'lastDecoder',
-      count: load.numRuns,
-      weights: weightMovements(setting, 'head'),
-    }),
-  ];
 }
 
-/** `head` of one step and `embed` of the next, while the first decoder layer's weights come (at prefill the fill has brought them). */
-function turnSegment(setting: Setting, hardware: HardwareProfile, phase: Phase, load: StepLoad): Segment {
-  const weights = [...weightMovements(setting, 'embed'), ...weightMovements(setting, 'decoder')];
-  return segment(setting, hardware, {
-    phase,
-    label: 'turn',
-    count: load.numRuns,
-    weights: phase === 'prefill' ? [] : weights,
-    movements: endsMovements(setting, load),
-    compute: constant(endsSeconds(setting, deviceRates(hardware), load)),
-    cpuAttention: ZERO,
-    numRuns: load.numRuns,
-    batches: 2 * numLaunches(load),
-  });
-}
-
-interface SegmentParts {
+/** What one schedule layer does. */
+interface LayerWork {
   readonly phase: Phase;
-  readonly label: Segment['label'];
-  readonly count: number;
-  /** Of one run. */
+  readonly computes: Segment['computes'];
+  readonly runsPerStep: number;
+  /** In one run. */
   readonly weights: readonly Movement[];
-  /** Everything below: totals over `numRuns`. */
-  readonly numRuns: number;
+  /** Summed over the steps of the load, one layer each: as all below. */
   readonly movements: readonly Movement[];
   readonly compute: Affine;
   readonly cpuAttention: Affine;
-  /** Computed items: each is handed from thread to thread once. */
-  readonly batches: number;
 }
 
-function segment({ shape }: Setting, hardware: HardwareProfile, parts: SegmentParts): Segment {
-  const { phase, label, count } = parts;
-  const perRun = 1 / parts.numRuns;
-  const movements = (link: Link) => ofRun(parts, (m) => m.link === link);
-  const stageSeconds = {
-    compute: scale(perRun, parts.compute),
-    cpuAttention: scale(perRun, parts.cpuAttention),
-    ...perLink((link) => movementSeconds(hardware, movements(link))),
+function segment({ shape }: Setting, hardware: HardwareProfile, load: StepLoad, work: LayerWork): Segment {
+  const { phase, computes } = work;
+  const perRun = 1 / load.numRuns;
+  const run: Run = {
+    movements: [
+      ...work.weights.map((movement) => ({ times: 1, movement })),
+      ...work.movements.map((movement) => ({ times: perRun, movement })),
+    ],
+    numBatches: perRun * load.launches.reduce((total, { count }) => total + count, 0),
   };
-  const trafficBytes = perLink((link) => weightedSum(movements(link).map(([times, { bytes }]) => [times, bytes])));
-  const handOvers = constant(perRun * parts.batches * hardware.taskSeconds.value);
-  const boundSeconds =
-    shape.overlap && label !== 'fill'
-      ? overlapBounds(hardware, parts, stageSeconds, handOvers)
-      : [sum(serialSeconds(stageSeconds), handOvers)];
-  return { phase, label, count, stageSeconds, trafficBytes, boundSeconds };
+  const stageSeconds = {
+    compute: scale(perRun, work.compute),
+    cpuAttention: scale(perRun, work.cpuAttention),
+    ...perLink((link) => movementSeconds(hardware, run, (m) => m.link === link)),
+  };
+  const handOvers = constant(run.numBatches * hardware.taskSeconds.value);
+  return {
+    phase,
+    computes,
+    count: load.numRuns * work.runsPerStep,
+    stageSeconds,
+    trafficBytes: perLink((link) => movementBytes(run, link)),
+    boundSeconds: shape.overlap
+      ? overlapBounds(hardware, run, stageSeconds, handOvers)
+      : [sum(serialSeconds(stageSeconds), handOvers)],
+  };
+}
+
+/** What a run of a segment moves, each movement so many times, for how many GPU batches. */
+interface Run {
+  readonly movements: readonly { readonly times: number; readonly movement: Movement }[];
+  readonly numBatches: number;
 }
 
 /**
- * With the stages side by side, no run is shorter than
+ * With the six tasks side by side, no run is shorter than
  * - the compute thread: device and CPU attention take turns, with the copies of q and output between them;
+ * - any link;
  * - one GPU batch's way through the layer: its hidden states come, it computes, they go (binding with few batches);
- * - any link.
+ * - any other task's thread: it waits for the disk before it copies on, and copies before it writes to disk.
  */
 function overlapBounds(
   hardware: HardwareProfile,
-  parts: SegmentParts,
+  run: Run,
   stageSeconds: Readonly<Record<StageName, Affine>>,
   handOvers: Affine,
 ): Affine[] {
-  const secondsOf = (...tasks: readonly Task[]) =>
-    movementSeconds(
-      hardware,
-      ofRun(parts, ({ task }) => tasks.includes(task)),
-    );
-  const computing = sum(stageSeconds.compute, stageSeconds.cpuAttention, secondsOf('compute'), handOvers);
-  const travelling = secondsOf('loadActivations', 'storeActivations');
-  const oneBatch = scale(parts.numRuns / parts.batches, sum(computing, travelling));
-  return [computing, oneBatch, ...LINKS.map((link) => stageSeconds[link])];
-}
-
-/** The movements that `counts` picks, each with how often one run of the segment makes it. */
-function ofRun(
-  { weights, movements, numRuns }: SegmentParts,
-  counts: (movement: Movement) => boolean,
-): (readonly [times: number, movement: Movement])[] {
+  const secondsOf = (counts: (movement: Movement) => boolean) => movementSeconds(hardware, run, counts);
+  const copies = secondsOf(({ task }) => task === 'compute');
+  const computing = sum(stageSeconds.compute, stageSeconds.cpuAttention, copies, handOvers);
+  const hiddenStates = secondsOf(({ task }) => task === 'loadActivations' || task === 'storeActivations');
   return [
-    ...weights.filter(counts).map((m) => [1, m] as const),
-    ...movements.filter(counts).map((m) => [1 / numRuns, m] as const),
+    computing,
+    scale(1 / run.numBatches, sum(computing, hiddenStates)),
+    ...LINKS.map((link) => stageSeconds[link]),
+    secondsOf(({ task, home }) => task === 'loadKvCache' && home === 'disk'),
+    secondsOf(({ task, home }) => task === 'loadActivations' && home === 'disk'),
+    secondsOf(({ task }) => task === 'storeKvCache'),
+    secondsOf(({ task }) => task === 'storeActivations'),
   ];
 }
 
-function movementSeconds(
-  hardware: HardwareProfile,
-  movements: readonly (readonly [times: number, movement: Movement])[],
-): Affine {
-  return weightedSum(
-    movements.flatMap(([times, { task, link, bytes, transfers }]) => {
-      const { bytesPerSecond, kvCacheBytesPerSecond = bytesPerSecond, latencySeconds } = linkRate(hardware, link)!;
-      const rate = task === 'loadKvCache' || task === 'storeKvCache' ? kvCacheBytesPerSecond : bytesPerSecond;
-      return [[times / rate.value, bytes] as const, [times * latencySeconds.value, transfers] as const];
-    }),
-  );
+function movementSeconds(hardware: HardwareProfile, { movements }: Run, counts: (m: Movement) => boolean): Affine {
+  const terms: (readonly [number, Affine])[] = [];
+  for (const { times, movement } of movements) {
+    if (!counts(movement)) continue;
+    const { bytesPerSecond, latencySeconds } = linkRate(hardware, movement.link)!;
+    const seconds = movement.bytes / bytesPerSecond.value + movement.transfers * latencySeconds.value;
+    terms.push([times * seconds, movement.share]);
+  }
+  return weightedSum(terms);
+}
+
+function movementBytes({ movements }: Run, link: Link): Affine {
+  const ofLink = movements.filter(({ movement }) => movement.link === link);
+  return weightedSum(ofLink.map(({ times, movement }) => [times * movement.bytes, movement.share]));
 }
 
 function perLink(value: (link: Link) => Affine): Record<Link, Affine> {
   const [cpuToGpu, gpuToCpu, diskToCpu, cpuToDisk] = LINKS.map(value);
   return { cpuToGpu: cpuToGpu!, gpuToCpu: gpuToCpu!, diskToCpu: diskToCpu!, cpuToDisk: cpuToDisk! };
-}
-
-function numLaunches({ launches }: StepLoad): number {
-  return launches.reduce((total, { count }) => total + count, 0);
 }

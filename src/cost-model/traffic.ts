@@ -2,7 +2,7 @@
 import type { ModelConfig } from '../models/model-config.js';
 import { hiddenBytes, kvRowBytes, type LayerKind } from '../models/tensors.js';
 import type { Link, Tier } from '../tiers.js';
-import { scale, type Affine } from './affine.js';
+import type { Affine } from './affine.js';
 import type { BatchShape } from './cost-terms.js';
 import { liveSteps, newTokens, pastRows, type Amount, type StepLoad } from './loads.js';
 import { isStreamed, type KvHome, type Shares } from './shares.js';
@@ -13,8 +13,12 @@ export type Task = 'loadWeights' | 'loadKvCache' | 'loadActivations' | 'compute'
 export interface Movement {
   readonly task: Task;
   readonly link: Link;
-  readonly bytes: Affine;
-  readonly transfers: Affine;
+  /** Where the bytes are at home. */
+  readonly home: 'cpu' | 'disk';
+  /** Of `bytes` and `transfers`, this share is moved. */
+  readonly share: Affine;
+  readonly bytes: number;
+  readonly transfers: number;
 }
 
 /** What the formulas of traffic, compute and memory all need. */
@@ -27,96 +31,127 @@ export interface Setting {
 
 const Q_BYTES_PER_ELEMENT = 4;
 
-/** One load of one layer's streamed matrices: rows on cpu cross once, rows on disk twice. */
+/** One load of a layer's streamed matrices: rows on cpu cross once, in one copy; rows on disk twice, read matrix by matrix. */
 export function weightMovements({ shares, hasGpu }: Setting, kind: LayerKind): Movement[] {
-  return (['cpu', 'disk'] as const).flatMap((tier) =>
-    linksToDevice(tier, hasGpu).map((link) => ({
-      task: 'loadWeights' as const,
+  return AWAY_TIERS.flatMap((home) => {
+    const { amount: bytes, share } = shares.weights.bytes(kind, home, isStreamed);
+    const matrices = shares.weights.tensors(kind, home, isStreamed).amount;
+    const any = shares.weights.anyTensor(kind, home, isStreamed).amount;
+    return linksToDevice(home, hasGpu).map((link): Movement => ({
+      task: 'loadWeights',
       link,
-      bytes: shares.weights.bytes(kind, tier, isStreamed),
-      transfers: shares.weights.tensors(kind, tier, isStreamed),
-    })),
-  );
+      home,
+      share,
+      bytes,
+      transfers: isDisk(link) ? matrices : any,
+    }));
+  });
 }
 
-/** KV cache, activations and the copies of CPU attention of one decoder layer. */
+/** What the GPU batches of one decoder layer move. */
 export function decoderMovements(setting: Setting, load: StepLoad): Movement[] {
+  const isDecode = load.range.from > 0;
   return [
-    ...(load.range.from === 0 ? [] : [...kvLoads(setting, load), ...cpuAttentionCopies(setting, load)]),
-    ...kvStores(setting, load),
+    ...(isDecode ? kvLoads(setting, load) : []),
+    ...(isDecode ? kvStores(setting, load, MOVED_HOMES) : kvStores(setting, load, AWAY_HOMES)),
+    ...(isDecode && setting.hasGpu ? cpuAttentionCopies(setting, load) : []),
     ...activationMovements(setting, load, 'loadActivations', newTokens(load.range)),
     ...activationMovements(setting, load, 'storeActivations', newTokens(load.range)),
   ];
 }
 
-/** Hidden states that leave `embed` and, last tokens only, enter `head`. */
-export function endsMovements(setting: Setting, load: StepLoad): Movement[] {
-  return [
-    ...activationMovements(setting, load, 'storeActivations', newTokens(load.range)),
-    ...activationMovements(setting, load, 'loadActivations', liveSteps(load.range)),
-  ];
+/** `embed` only puts out hidden states. */
+export function embedMovements(setting: Setting, load: StepLoad): Movement[] {
+  return activationMovements(setting, load, 'storeActivations', newTokens(load.range));
 }
 
-export function linksToDevice(tier: Tier, hasGpu: boolean): Link[] {
-  return [
-    ...(tier === 'disk' ? (['diskToCpu'] as const) : []),
-    ...(hasGpu && tier !== 'gpu' ? (['cpuToGpu'] as const) : []),
-  ];
+/** `head` takes in those of the last tokens. */
+export function headMovements(setting: Setting, load: StepLoad): Movement[] {
+  return activationMovements(setting, load, 'loadActivations', liveSteps(load.range));
 }
 
-export function linksFromDevice(tier: Tier, hasGpu: boolean): Link[] {
-  return [
-    ...(hasGpu && tier !== 'gpu' ? (['gpuToCpu'] as const) : []),
-    ...(tier === 'disk' ? (['cpuToDisk'] as const) : []),
-  ];
+type AwayTier = 'cpu' | 'disk';
+type HomesOfTier = Readonly<Record<AwayTier, readonly KvHome[]>>;
+const AWAY_TIERS: readonly AwayTier[] = ['cpu', 'disk'];
+const AWAY_HOMES: HomesOfTier = { cpu: ['cpuMoved', 'cpuAttended'], disk: ['diskMoved', 'diskAttended'] };
+const MOVED_HOMES: HomesOfTier = { cpu: ['cpuMoved'], disk: ['diskMoved'] };
+const TIER_HOMES: Readonly<Record<AwayTier, readonly Tier[]>> = { cpu: ['cpu'], disk: ['disk'] };
+const ATTENDED_HOMES: HomesOfTier = { cpu: ['cpuAttended'], disk: ['diskAttended'] };
+
+function linksToDevice(tier: AwayTier, hasGpu: boolean): Link[] {
+  return [...(tier === 'disk' ? (['diskToCpu'] as const) : []), ...(hasGpu ? (['cpuToGpu'] as const) : [])];
 }
 
+function linksFromDevice(tier: AwayTier, hasGpu: boolean): Link[] {
+  return [...(hasGpu ? (['gpuToCpu'] as const) : []), ...(tier === 'disk' ? (['cpuToDisk'] as const) : [])];
+}
+
+function isDisk(link: Link): boolean {
+  return link === 'diskToCpu' || link === 'cpuToDisk';
+}
+
+/** Past rows: to the device, or, where the CPU attends to rows on disk, to RAM. */
 function kvLoads(setting: Setting, load: StepLoad): Movement[] {
-  const { hasGpu } = setting;
-  const move = (home: KvHome, links: readonly Link[]) =>
-    links.map((link) => kvMovement(setting, load, 'loadKvCache', link, home, pastRows(load.range)));
+  const rows = pastRows(load.range);
   return [
-    ...move('cpuMoved', linksToDevice('cpu', hasGpu)),
-    ...move('diskMoved', linksToDevice('disk', hasGpu)),
-    ...move('diskAttended', ['diskToCpu']),
+    ...AWAY_TIERS.flatMap((home) =>
+      linksToDevice(home, setting.hasGpu).map((link) =>
+        kvMovement(setting, load, { task: 'loadKvCache', link, home, homes: MOVED_HOMES[home], rows }),
+      ),
+    ),
+    kvMovement(setting, load, {
+      task: 'loadKvCache',
+      link: 'diskToCpu',
+      home: 'disk',
+      homes: ATTENDED_HOMES.disk,
+      rows,
+    }),
   ];
 }
 
-function kvStores(setting: Setting, load: StepLoad): Movement[] {
-  const store = (homes: readonly KvHome[], tier: Tier) =>
-    homes.flatMap((home) =>
-      linksFromDevice(tier, setting.hasGpu).map((link) =>
-        kvMovement(setting, load, 'storeKvCache', link, home, newTokens(load.range)),
-      ),
-    );
-  return [...store(['cpuMoved', 'cpuAttended'], 'cpu'), ...store(['diskMoved', 'diskAttended'], 'disk')];
+/** New rows go home; those that the CPU attends to have come to RAM with q, and go on to disk. */
+function kvStores(setting: Setting, load: StepLoad, homesOf: HomesOfTier): Movement[] {
+  const rows = newTokens(load.range);
+  const store = (link: Link, home: AwayTier, homes: readonly KvHome[]) =>
+    kvMovement(setting, load, { task: 'storeKvCache', link, home, homes, rows });
+  return [
+    ...(setting.hasGpu ? AWAY_TIERS.map((home) => store('gpuToCpu', home, homesOf[home])) : []),
+    store('cpuToDisk', 'disk', AWAY_HOMES.disk),
+  ];
 }
 
-/** One transfer for each sequence and step: its rows lie together. */
+/** One copy for a GPU batch over a link of the device; on disk one request for each sequence. */
 function kvMovement(
   { model, shape, shares }: Setting,
   { set, range }: StepLoad,
-  task: Task,
-  link: Link,
-  home: KvHome,
-  rows: Amount,
+  what: Pick<Movement, 'task' | 'link' | 'home'> & { homes: readonly KvHome[]; rows: Amount },
 ): Movement {
-  return {
-    task,
-    link,
-    bytes: scale(kvRowBytes(model, shape.kvCacheBits), shares.kvCache.total(set, [home], rows)),
-    transfers: shares.kvCache.total(set, [home], liveSteps(range)),
-  };
+  const { homes, rows, ...path } = what;
+  const live = liveSteps(range);
+  const { amount, share } = shares.kvCache.total(set, homes, rows);
+  const requests = isDisk(path.link)
+    ? shares.kvCache.total(set, homes, live)
+    : shares.kvCache.batches(set, homes, live);
+  return { ...path, share, bytes: amount * kvRowBytes(model, shape.kvCacheBits), transfers: requests.amount };
 }
 
-/** `q` of the batch's attended sequences goes to the CPU in one copy, the output comes back in one. */
-function cpuAttentionCopies({ model, shares, hasGpu }: Setting, { set, range }: StepLoad): Movement[] {
-  if (!hasGpu) return [];
-  const attended: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
-  const tokenBytes = model.numHeads * model.headDim * Q_BYTES_PER_ELEMENT;
-  const bytes = scale(tokenBytes, shares.kvCache.total(set, attended, liveSteps(range)));
-  const transfers = shares.kvCache.batches(set, attended, liveSteps(range));
-  return (['gpuToCpu', 'cpuToGpu'] as const).map((link) => ({ task: 'compute', link, bytes, transfers }));
+/** q and the new KV row of the batch's attended sequences go to the CPU in one copy, the output comes back in one. */
+function cpuAttentionCopies({ model, shape, shares }: Setting, { set, range }: StepLoad): Movement[] {
+  const live = liveSteps(range);
+  const qBytes = model.numHeads * model.headDim * Q_BYTES_PER_ELEMENT;
+  return AWAY_TIERS.flatMap((home) => {
+    const { amount: tokens, share } = shares.kvCache.total(set, ATTENDED_HOMES[home], live);
+    const transfers = shares.kvCache.batches(set, ATTENDED_HOMES[home], live).amount;
+    const copy = (link: Link, tokenBytes: number): Movement => ({
+      task: 'compute',
+      link,
+      home,
+      share,
+      bytes: tokens * tokenBytes,
+      transfers,
+    });
+    return [copy('gpuToCpu', qBytes + kvRowBytes(model, shape.kvCacheBits)), copy('cpuToGpu', qBytes)];
+  });
 }
 
 /** One transfer for each GPU batch and tier. */
@@ -127,12 +162,10 @@ function activationMovements(
   tokens: Amount,
 ): Movement[] {
   const links = task === 'loadActivations' ? linksToDevice : linksFromDevice;
-  return (['cpu', 'disk'] as const).flatMap((tier) =>
-    links(tier, hasGpu).map((link) => ({
-      task,
-      link,
-      bytes: scale(hiddenBytes(model), shares.activations.total(set, [tier], tokens)),
-      transfers: shares.activations.batches(set, [tier], liveSteps(range)),
-    })),
-  );
+  return AWAY_TIERS.flatMap((home) => {
+    const { amount, share } = shares.activations.total(set, TIER_HOMES[home], tokens);
+    const bytes = amount * hiddenBytes(model);
+    const transfers = shares.activations.batches(set, TIER_HOMES[home], liveSteps(range)).amount;
+    return links(home, hasGpu).map((link) => ({ task, link, home, share, bytes, transfers }));
+  });
 }
