@@ -1,0 +1,49 @@
+#include "binding/system_info.h"
+
+#include <fstream>
+#include <string>
+
+#include "core/thread_pool.h"
+#include "cpu/ops.h"
+
+namespace flexplan {
+namespace {
+
+// The text after the first `key` of a "key : value" file, without leading blanks.
+std::string lookUp(const char* path, const std::string& key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.compare(0, key.size(), key) != 0) continue;
+    const size_t colon = line.find(':');
+    const size_t begin = colon == std::string::npos ? colon : line.find_first_not_of(" \t", colon + 1);
+    if (begin != std::string::npos) return line.substr(begin);
+  }
+  return "";
+}
+
+// Bytes of a line such as "MemTotal: 24007096 kB"; 0 when there is none.
+double memoryBytes(const std::string& key) {
+  constexpr double kBytesPerKib = 1024;
+  const std::string text = lookUp("/proc/meminfo", key);
+  return text.empty() ? 0 : std::stod(text) * kBytesPerKib;
+}
+
+}  // namespace
+
+Napi::Value systemInfo(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Napi::Object object = Napi::Object::New(env);
+  const std::string cpuName = lookUp("/proc/cpuinfo", "model name");
+  object.Set("cpuName", cpuName.empty() ? "unknown" : cpuName);
+  object.Set("isa", cpu::isaName());
+  Napi::Array isas = Napi::Array::New(env);
+  for (const char* const isa : cpu::availableIsas()) isas.Set(isas.Length(), isa);
+  object.Set("isas", isas);
+  object.Set("numCpus", numUsableCpus());
+  object.Set("totalMemoryBytes", memoryBytes("MemTotal"));
+  object.Set("availableMemoryBytes", memoryBytes("MemAvailable"));
+  object.Set("cudaDevices", Napi::Array::New(env));
+  return object;
+}
+
+}  // namespace flexplan

@@ -1,0 +1,297 @@
+#include "engine/block_run.h"
+
+#include <algorithm>
+
+#include "engine/sampler.h"
+
+namespace flexplan {
+
+BlockRun::BlockRun(const Block& block, const BlockContext& context, int64_t firstVisit, std::vector<SequenceResult>& results)
+    : block_(block),
+      context_(context),
+      firstVisit_(firstVisit),
+      numLayers_(context.config.model.numScheduleLayers()),
+      results_(results),
+      numSteps_(block.numSteps) {
+  context.kvCache.beginBlock(block);
+  context.hiddenStates.beginBlock(block);
+  loadsKvCache_ = block.numSteps > 1 && context.kvCache.loads(Phase::kDecode);
+  storesKvCache_ = context.kvCache.stores(Phase::kPrefill);
+  movesActivations_ = context.hiddenStates.moves();
+  for (auto& steps : batchSteps_) steps.resize(static_cast<size_t>(block.numGpuBatches));
+}
+
+Item BlockRun::item(int64_t step, int64_t layer, int64_t batch) const {
+  return {step, layer, batch, (step * numLayers_ + layer) * block_.numGpuBatches + batch};
+}
+
+const BatchStep& BlockRun::batchStep(const Item& item) const {
+  return batchSteps_[static_cast<size_t>(item.step % 2)][static_cast<size_t>(item.batch)];
+}
+
+BatchStep& BlockRun::nextBatchStep(const Item& item) {
+  return batchSteps_[static_cast<size_t>((item.step + 1) % 2)][static_cast<size_t>(item.batch)];
+}
+
+void BlockRun::startFirstStep() {
+  event_ = {block_.index, 0, {}, {}, {}};
+  for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+    BatchStep& step = batchSteps_[0][static_cast<size_t>(k)];
+    for (int64_t b = k * block_.gpuBatchSize; b < (k + 1) * block_.gpuBatchSize; ++b) {
+      const int64_t sequence = block_.slots[static_cast<size_t>(b)].sequence;
+      if (sequence < 0) continue;
+      if (context_.isCancelled(sequence)) {
+        event_.finished.push_back({static_cast<int32_t>(sequence), FinishReason::kCancelled});
+      } else {
+        step.add(b, context_.sequences[static_cast<size_t>(sequence)].promptIds, 0);
+      }
+    }
+  }
+}
+
+void BlockRun::run() {
+  startSeconds_ = nowSeconds();
+  startFirstStep();
+  context_.config.overlap ? runTogether() : runInOrder();
+}
+
+PerPhase<double> BlockRun::secondsSoFar() const {
+  const double total = nowSeconds() - startSeconds_;
+  const double prefill = prefillSeconds_ > 0 ? prefillSeconds_ : total;
+  return {{{prefill, total - prefill}}};
+}
+
+void BlockRun::stop() {
+  stopped_.store(true);
+  for (Progress* progress : {&computed_, &kvLoaded_, &activationsLoaded_, &kvStored_, &activationsStored_}) progress->stop();
+}
+
+void BlockRun::runInOrder() {
+  for (int64_t i = 0; !isEnded(i); ++i) {
+    for (int64_t j = 0; j < numLayers_; ++j) {
+      if (context_.weights.loads()) context_.weights.load(firstVisit_ + i * numLayers_ + j);
+      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+        const Item x = item(i, j, k);
+        loadKvCache(x);
+        loadActivations(x);
+        compute(x);
+        storeKvCache(x);
+        storeActivations(x);
+        if (stopped_.load()) throw Stopped();
+      }
+    }
+  }
+}
+
+void BlockRun::runTogether() {
+  if (loadsKvCache_) startTask(&BlockRun::loadKvCacheTask);
+  if (storesKvCache_) startTask(&BlockRun::storeKvCacheTask);
+  if (movesActivations_) {
+    startTask(&BlockRun::loadActivationsTask);
+    startTask(&BlockRun::storeActivationsTask);
+  }
+  try {
+    computeTask();
+  } catch (...) {
+    context_.fail(std::current_exception());
+  }
+  for (std::thread& thread : threads_) thread.join();
+  if (stopped_.load()) throw Stopped();
+}
+
+void BlockRun::startTask(void (BlockRun::*task)()) {
+  threads_.emplace_back([this, task] {
+    try {
+      (this->*task)();
+    } catch (...) {
+      context_.fail(std::current_exception());
+    }
+  });
+}
+
+void BlockRun::computeTask() {
+  for (int64_t i = 0; !isEnded(i); ++i) {
+    for (int64_t j = 0; j < numLayers_; ++j) {
+      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+        const Item x = item(i, j, k);
+        awaitInputs(x);
+        compute(x);
+        computed_.publish(x.index + 1);
+      }
+      context_.weights.computed.publish(firstVisit_ + i * numLayers_ + j + 1);
+    }
+  }
+  computed_.publish(Progress::kComplete);
+}
+
+void BlockRun::awaitInputs(const Item& x) {
+  if (context_.weights.loads()) context_.weights.loaded.waitFor(firstVisit_ + x.step * numLayers_ + x.layer + 1);
+  const bool decoder = x.layer > 0 && x.layer < numLayers_ - 1;
+  if (loadsKvCache_ && decoder && x.step > 0) kvLoaded_.waitFor(x.index + 1);
+  if (storesKvCache_ && decoder) kvStored_.waitFor(context_.kvCache.storesBefore(x));
+  if (!movesActivations_) return;
+  if (x.layer > 0) activationsLoaded_.waitFor(x.index + 1);
+  activationsStored_.waitFor(context_.hiddenStates.storesBefore(x));
+}
+
+void BlockRun::loadKvCacheTask() {
+  for (int64_t i = 1; !isEnded(i); ++i) {
+    for (int64_t j = 1; j < numLayers_ - 1; ++j) {
+      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+        // Who is live in this step is known when the batch has left the head in the step before.
+        computed_.waitFor(indexAfter(i - 1, numLayers_ - 1, k));
+        if (isEnded(i)) return;
+        const Item x = item(i, j, k);
+        kvStored_.waitFor(std::max(indexAfter(i - 1, j, k), context_.kvCache.storesBefore(x)));
+        loadKvCache(x);
+        kvLoaded_.publish(x.index + 1);
+      }
+    }
+  }
+}
+
+void BlockRun::loadActivationsTask() {
+  for (int64_t i = 0; !isEnded(i); ++i) {
+    for (int64_t j = 1; j < numLayers_; ++j) {
+      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+        const Item x = item(i, j, k);
+        activationsStored_.waitFor(std::max(indexAfter(i, j - 1, k), context_.hiddenStates.storesBefore(x)));
+        if (isEnded(i)) return;
+        loadActivations(x);
+        activationsLoaded_.publish(x.index + 1);
+      }
+    }
+  }
+}
+
+void BlockRun::storeKvCacheTask() {
+  for (int64_t i = 0; !isEnded(i); ++i) {
+    if (i == 1 && !context_.kvCache.stores(Phase::kDecode)) break;
+    for (int64_t j = 0; j < numLayers_; ++j) {
+      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+        const Item x = item(i, j, k);
+        if (j > 0 && j < numLayers_ - 1) {
+          computed_.waitFor(x.index + 1);
+          if (isEnded(i)) return;
+          storeKvCache(x);
+        }
+        kvStored_.publish(x.index + 1);
+      }
+    }
+  }
+  kvStored_.publish(Progress::kComplete);
+}
+
+void BlockRun::storeActivationsTask() {
+  for (int64_t i = 0; !isEnded(i); ++i) {
+    for (int64_t j = 0; j < numLayers_; ++j) {
+      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+        const Item x = item(i, j, k);
+        if (j < numLayers_ - 1) {
+          computed_.waitFor(x.index + 1);
+          if (isEnded(i)) return;
+          storeActivations(x);
+        }
+        activationsStored_.publish(x.index + 1);
+      }
+    }
+  }
+  activationsStored_.publish(Progress::kComplete);
+}
+
+void BlockRun::loadKvCache(const Item& x) {
+  if (!loadsKvCache_ || x.step == 0 || x.layer == 0 || x.layer == numLayers_ - 1 || batchStep(x).empty()) return;
+  context_.trace.record(Task::kLoadKvCache, block_.index, x, [&] { context_.kvCache.load(x, batchStep(x)); });
+}
+
+void BlockRun::loadActivations(const Item& x) {
+  if (!movesActivations_ || x.layer == 0 || batchStep(x).empty()) return;
+  context_.trace.record(Task::kLoadActivations, block_.index, x, [&] { context_.hiddenStates.load(x, batchStep(x)); });
+}
+
+void BlockRun::storeKvCache(const Item& x) {
+  if (!storesKvCache_ || x.layer == 0 || x.layer == numLayers_ - 1 || batchStep(x).empty()) return;
+  context_.trace.record(Task::kStoreKvCache, block_.index, x, [&] { context_.kvCache.store(x, batchStep(x)); });
+}
+
+void BlockRun::storeActivations(const Item& x) {
+  if (!movesActivations_ || x.layer == numLayers_ - 1 || batchStep(x).empty()) return;
+  context_.trace.record(Task::kStoreActivations, block_.index, x, [&] { context_.hiddenStates.store(x, batchStep(x)); });
+}
+
+void BlockRun::compute(const Item& x) {
+  if (context_.isRunCancelled()) throw Stopped();
+  const BatchStep& step = batchStep(x);
+  const bool isHead = x.layer == numLayers_ - 1;
+  if (!step.empty()) {
+    const std::byte* const buffer =
+        context_.weights.loads() ? context_.weights.buffer(firstVisit_ + x.step * numLayers_ + x.layer) : nullptr;
+    context_.trace.record(Task::kCompute, block_.index, x, [&] {
+      if (x.layer == 0) {
+        context_.forward.embed(x, step, buffer);
+      } else if (!isHead) {
+        context_.forward.decode(x, step, buffer);
+      } else {
+        finishHead(x, buffer);
+      }
+    });
+  } else if (isHead) {
+    nextBatchStep(x) = {};
+  }
+  if (isHead && x.batch == block_.numGpuBatches - 1) endStep(x.step);
+}
+
+// Samples the next token of each live sequence, and decides who goes on.
+void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
+  const BatchStep& step = batchStep(x);
+  const auto sequenceOf = [&](const ActiveSlot& active) { return block_.slots[static_cast<size_t>(active.slot)].sequence; };
+  for (const ActiveSlot& active : step.active) {
+    if (x.step > 0 || !block_.slots[static_cast<size_t>(active.slot)].scorePrompt) continue;
+    results_[static_cast<size_t>(sequenceOf(active))].promptLogProbs = context_.forward.scorePrompt(x, step, active, buffer);
+  }
+  const auto logits = context_.forward.head(x, step, buffer);
+  const auto vocab = static_cast<size_t>(context_.config.model.vocabSize);
+  std::vector<int32_t> tokens(step.active.size());
+  context_.pool.parallelFor(static_cast<int64_t>(tokens.size()), 1, [&](int64_t begin, int64_t end) {
+    for (auto n = static_cast<size_t>(begin); n < static_cast<size_t>(end); ++n)
+      tokens[n] = sampleToken(context_.sequences[static_cast<size_t>(sequenceOf(step.active[n]))], x.step,
+                              logits.subspan(n * vocab, vocab));
+  });
+  BatchStep& next = nextBatchStep(x);
+  next = {};
+  for (size_t n = 0; n < tokens.size(); ++n) {
+    const ActiveSlot& active = step.active[n];
+    if (acceptToken(sequenceOf(active), x.step, tokens[n], logits.subspan(n * vocab, vocab)))
+      next.add(active.slot, {&tokens[n], 1}, active.numPast + active.numTokens);
+  }
+}
+
+// Records a sequence's next token. Returns whether the sequence goes on.
+bool BlockRun::acceptToken(int64_t sequence, int64_t step, int32_t token, std::span<const float> logits) {
+  const Sequence& from = context_.sequences[static_cast<size_t>(sequence)];
+  SequenceResult& result = results_[static_cast<size_t>(sequence)];
+  const auto finish = [&](FinishReason reason) {
+    result.finishReason = reason;
+    event_.finished.push_back({static_cast<int32_t>(sequence), reason});
+    return false;
+  };
+  if (step < from.logitsSteps && step < from.maxTokens) result.logits.emplace_back(logits.begin(), logits.end());
+  if (from.maxTokens == 0) return finish(FinishReason::kLength);
+  if (std::ranges::find(from.stopIds, token) != from.stopIds.end()) return finish(FinishReason::kStop);
+  result.tokenIds.push_back(token);
+  event_.sequences.push_back(static_cast<int32_t>(sequence));
+  event_.tokenIds.push_back(token);
+  if (step + 1 == from.maxTokens) return finish(FinishReason::kLength);
+  if (context_.isCancelled(sequence)) return finish(FinishReason::kCancelled);
+  return true;
+}
+
+void BlockRun::endStep(int64_t step) {
+  if (step == 0) prefillSeconds_ = nowSeconds() - startSeconds_;
+  const auto& next = batchSteps_[static_cast<size_t>((step + 1) % 2)];
+  if (std::ranges::all_of(next, [](const BatchStep& batch) { return batch.empty(); })) numSteps_.store(step + 1);
+  context_.onStep(event_);
+  event_ = {block_.index, step + 1, {}, {}, {}};
+}
+
+}  // namespace flexplan

@@ -1,0 +1,99 @@
+// One block through the zig-zag schedule: for each token step, for each schedule layer, for each GPU batch, six tasks
+// (docs/schedule.md, "One step"). Every task goes through its items in the same order and publishes how far it has come; what
+// an item needs of the others is a number to wait for. With overlap each task that has anything to do has a thread.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "engine/forward.h"
+#include "engine/progress.h"
+#include "engine/trace.h"
+#include "engine/weight_stream.h"
+
+namespace flexplan {
+
+// What a block needs of the run that it is part of.
+struct BlockContext {
+  const EngineConfig& config;
+  std::span<const Sequence> sequences;
+  Forward& forward;
+  KvCache& kvCache;
+  HiddenStates& hiddenStates;
+  WeightStream& weights;
+  Trace& trace;
+  ThreadPool& pool;
+  // Whether the user has cancelled the sequence, or the run.
+  std::function<bool(int64_t sequence)> isCancelled;
+  std::function<bool()> isRunCancelled;
+  const StepCallback& onStep;
+  // Reports the first error of any thread; stops the run.
+  std::function<void(std::exception_ptr)> fail;
+};
+
+class BlockRun {
+ public:
+  // firstVisit: number of layer visits of the blocks before.
+  BlockRun(const Block& block, const BlockContext& context, int64_t firstVisit, std::vector<SequenceResult>& results);
+
+  // Throws Stopped when it was stopped; the results so far are valid.
+  void run();
+  // Makes every task give up. From any thread.
+  void stop();
+
+  int64_t numStepsDone() const { return numSteps_.load(); }
+  // Since run() began; prefill ends when the last GPU batch has its first tokens.
+  PerPhase<double> secondsSoFar() const;
+
+ private:
+  Item item(int64_t step, int64_t layer, int64_t batch) const;
+  int64_t indexAfter(int64_t step, int64_t layer, int64_t batch) const { return item(step, layer, batch).index + 1; }
+  const BatchStep& batchStep(const Item& item) const;
+  BatchStep& nextBatchStep(const Item& item);
+  void startFirstStep();
+
+  void runTogether();
+  void runInOrder();
+  void startTask(void (BlockRun::*task)());
+
+  void computeTask();
+  void loadKvCacheTask();
+  void loadActivationsTask();
+  void storeKvCacheTask();
+  void storeActivationsTask();
+  bool isEnded(int64_t step) const { return step >= numSteps_.load(); }
+
+  void awaitInputs(const Item& item);
+  void compute(const Item& item);
+  void finishHead(const Item& item, const std::byte* buffer);
+  void loadKvCache(const Item& item);
+  void loadActivations(const Item& item);
+  void storeKvCache(const Item& item);
+  void storeActivations(const Item& item);
+  bool acceptToken(int64_t sequence, int64_t step, int32_t token, std::span<const float> logits);
+  void endStep(int64_t step);
+
+  const Block& block_;
+  const BlockContext& context_;
+  const int64_t firstVisit_;
+  const int64_t numLayers_;  // schedule layers
+  std::vector<SequenceResult>& results_;
+
+  Progress computed_, kvLoaded_, activationsLoaded_, kvStored_, activationsStored_;
+  bool loadsKvCache_ = false, storesKvCache_ = false, movesActivations_ = false;
+  std::atomic<int64_t> numSteps_;  // lowered when all sequences have ended
+  std::vector<std::thread> threads_;
+  std::atomic<bool> stopped_{false};
+
+  // Two steps are alive at once: loads may be in the next while stores are in the last.
+  std::array<std::vector<BatchStep>, 2> batchSteps_;
+  StepEvent event_;
+  double startSeconds_ = 0;
+  double prefillSeconds_ = 0;
+};
+
+}  // namespace flexplan

@@ -1,0 +1,70 @@
+// One call of Engine::run: all sequences, block after block, with the memory that this takes.
+#pragma once
+
+#include <atomic>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "engine/block_run.h"
+
+namespace flexplan {
+
+// What a run needs of the engine.
+struct RunContext {
+  const EngineConfig& config;
+  const Weights& weights;
+  const ModelLayers& layers;
+  ThreadPool& pool;
+  Device& device;
+  IoPool& io;
+  Budgets& budgets;
+};
+
+class Run {
+ public:
+  // Takes the memory of the largest block. Throws Error kBadInput, kOutOfMemory, kNoDiskSpace.
+  Run(const RunContext& context, std::span<const Sequence> sequences);
+  ~Run();
+
+  // Blocks until all is done or cancelled. Calls onStep on the calling thread. Throws the first error of any task.
+  RunResult execute(const StepCallback& onStep);
+
+  // From any thread. What is not finished ends as cancelled.
+  void cancelSequence(int64_t sequence);
+  void cancel();
+
+ private:
+  void runBlock(const Block& block, const StepCallback& onStep);
+  void fail(std::exception_ptr error);
+  void startWeights();
+  void stopWeights();
+  RunResult report();
+
+  const RunContext& context_;
+  const std::span<const Sequence> sequences_;
+  const std::vector<Block> blocks_;
+  Transfer transfer_;
+  Trace trace_;
+  StageClock clock_;
+  KvCache kvCache_;
+  HiddenStates hiddenStates_;
+  WeightStream weightStream_;
+  Forward forward_;
+  std::thread weightThread_;
+  RunResult result_;
+  int64_t numVisitsDone_ = 0;
+  int64_t numVisitsPlanned_ = 0;
+
+  std::vector<std::atomic<bool>> cancelledSequences_;
+  std::atomic<bool> cancelled_{false};
+  std::mutex mutex_;
+  bool failed_ = false;
+  std::exception_ptr error_;
+  BlockRun* blockRun_ = nullptr;
+};
+
+}  // namespace flexplan

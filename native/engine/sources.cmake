@@ -1,0 +1,15 @@
+set(FLEXPLAN_ENGINE_SOURCES
+  ${CMAKE_CURRENT_LIST_DIR}/block.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/block_run.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/embedding.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/engine.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/forward.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/hidden_states.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/kv_cache.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/measure.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/mixture.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/progress.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/run.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/sampler.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/weight_stream.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/workspace.cpp)

@@ -1,0 +1,60 @@
+// What computes: its memory, its links and the operations that the layers of a model need. The engine knows no other device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cpu/ops.h"
+#include "tier/link_channel.h"
+#include "tier/memory_budget.h"
+
+namespace flexplan {
+
+enum class DeviceKind : uint8_t { kCuda, kCpu, kEmulated };
+
+// Operations work on device memory, in the caller's order, and are done when they return; one thread at a time calls them.
+// Shapes and meanings are those of cpu/ops.h. Allocation and link copies may come from any thread.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  // The tier of its memory: gpu, or cpu when the CPU itself is the device (then nothing crosses a link to it).
+  virtual Tier tier() const = 0;
+  bool hasGpuTier() const { return tier() == Tier::kGpu; }
+  virtual TierBuffer allocate(int64_t bytes, const std::string& what, size_t alignment = kCacheLineBytes) = 0;
+  virtual LinkChannel& cpuToGpu() = 0;
+  virtual LinkChannel& gpuToCpu() = 0;
+
+  // Copies inside device memory.
+  virtual void copy(std::span<const CopyPiece> pieces) = 0;
+  // `count` floats of device memory as the host sees them; `scratch` holds them where they had to be copied.
+  virtual std::span<const float> view(const float* data, int64_t count, std::vector<float>& scratch) = 0;
+
+  virtual void matmul(std::span<const cpu::Matmul> ops, int64_t tokens) = 0;
+  virtual void toFloat(DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out) = 0;
+  virtual void fromFloat(DataType to, const float* rows, int64_t numRows, int64_t cols, std::byte* out) = 0;
+  // bias == null: RMS norm.
+  virtual void norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens, int64_t size,
+                    float* y) = 0;
+  virtual void add(const float* x, int64_t count, float* y) = 0;
+  // y[rows[n]] += scales[n] * x[n]      x: [rows.size(), size]; rows, scales: host memory
+  virtual void addScaledRows(const float* x, std::span<const int32_t> rows, std::span<const float> scales, int64_t size,
+                             float* y) = 0;
+  virtual void activate(cpu::Activation f, const float* gate, int64_t count, float* x) = 0;
+  // positions, inverseFrequencies: host memory
+  virtual void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads, int64_t headDim,
+                    int64_t xStride, float* x) = 0;
+  virtual void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) = 0;
+  virtual void storeKvRows(DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens, int64_t numKvHeads,
+                           int64_t headDim, std::byte* rows) = 0;
+};
+
+// The CPU as device, or (kEmulated) a GPU made of it: memory charged to the gpu budget, links paced. Rates in bytes per second.
+// Throws Error kNoDevice for kCuda.
+std::unique_ptr<Device> makeDevice(DeviceKind kind, ThreadPool& pool, PerTier<std::unique_ptr<MemoryBudget>>& budgets,
+                                   double cpuToGpuRate, double gpuToCpuRate);
+
+}  // namespace flexplan

@@ -1,0 +1,95 @@
+#include <cstring>
+#include <limits>
+
+#include "core/error.h"
+#include "tier/device.h"
+
+namespace flexplan {
+namespace {
+
+constexpr double kUnpaced = std::numeric_limits<double>::infinity();
+constexpr int64_t kRowsPerTask = 4;
+
+// Runs every operation on the CPU; its memory is host memory, whichever budget pays for it.
+class HostDevice final : public Device {
+ public:
+  HostDevice(ThreadPool& pool, MemoryBudget& budget, double cpuToGpuRate, double gpuToCpuRate)
+      : pool_(pool), budget_(budget), cpuToGpu_(cpuToGpuRate), gpuToCpu_(gpuToCpuRate) {}
+
+  Tier tier() const override { return budget_.tier(); }
+  TierBuffer allocate(int64_t bytes, const std::string& what, size_t alignment) override {
+    return TierBuffer::onHost(budget_, bytes, what, alignment);
+  }
+  LinkChannel& cpuToGpu() override { return cpuToGpu_; }
+  LinkChannel& gpuToCpu() override { return gpuToCpu_; }
+
+  void copy(std::span<const CopyPiece> pieces) override {
+    for (const CopyPiece& piece : pieces) std::memcpy(piece.to, piece.from, static_cast<size_t>(piece.bytes));
+  }
+  std::span<const float> view(const float* data, int64_t count, std::vector<float>&) override {
+    return {data, static_cast<size_t>(count)};
+  }
+
+  void matmul(std::span<const cpu::Matmul> ops, int64_t tokens) override { cpu::matmul(pool_, ops, tokens); }
+  void toFloat(DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out) override {
+    cpu::toFloat(pool_, from, rows, numRows, cols, out);
+  }
+  void fromFloat(DataType to, const float* rows, int64_t numRows, int64_t cols, std::byte* out) override {
+    cpu::fromFloat(pool_, to, rows, numRows, cols, out);
+  }
+  void norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens, int64_t size,
+            float* y) override {
+    if (bias) {
+      cpu::layerNorm(pool_, x, weight, bias, epsilon, tokens, size, y);
+    } else {
+      cpu::rmsNorm(pool_, x, weight, epsilon, tokens, size, y);
+    }
+  }
+  void add(const float* x, int64_t count, float* y) override { cpu::add(pool_, x, count, y); }
+  void addScaledRows(const float* x, std::span<const int32_t> rows, std::span<const float> scales, int64_t size,
+                     float* y) override {
+    pool_.parallelFor(static_cast<int64_t>(rows.size()), kRowsPerTask, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) {
+        const auto row = static_cast<size_t>(n);
+        float* const to = y + rows[row] * size;
+        for (int64_t c = 0; c < size; ++c) to[c] += scales[row] * x[n * size + c];
+      }
+    });
+  }
+  void activate(cpu::Activation f, const float* gate, int64_t count, float* x) override {
+    cpu::activate(pool_, f, gate, count, x);
+  }
+  void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads, int64_t headDim,
+            int64_t xStride, float* x) override {
+    cpu::rope(pool_, positions.data(), inverseFrequencies, static_cast<int64_t>(positions.size()), numHeads, headDim, xStride,
+              x);
+  }
+  void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) override {
+    cpu::attention(pool_, shape, sequences);
+  }
+  void storeKvRows(DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens, int64_t numKvHeads,
+                   int64_t headDim, std::byte* rows) override {
+    cpu::storeKvRows(pool_, dtype, k, v, stride, tokens, numKvHeads, headDim, rows);
+  }
+
+ private:
+  ThreadPool& pool_;
+  MemoryBudget& budget_;
+  PacedLink cpuToGpu_;
+  PacedLink gpuToCpu_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> makeDevice(DeviceKind kind, ThreadPool& pool, PerTier<std::unique_ptr<MemoryBudget>>& budgets,
+                                   double cpuToGpuRate, double gpuToCpuRate) {
+  switch (kind) {
+    case DeviceKind::kCpu: return std::make_unique<HostDevice>(pool, *budgets[Tier::kCpu], kUnpaced, kUnpaced);
+    case DeviceKind::kEmulated:
+      return std::make_unique<HostDevice>(pool, *budgets[Tier::kGpu], cpuToGpuRate, gpuToCpuRate);
+    case DeviceKind::kCuda: break;
+  }
+  throw Error(ErrorCode::kNoDevice, "expected a CUDA device, got a build without CUDA; use the cpu or emulated device");
+}
+
+}  // namespace flexplan
