@@ -24,7 +24,7 @@ function say(text) {
 
 function flexplan(...args) {
   const shown = args.map((arg) => (/\s/.test(arg) ? `"${arg}"` : arg)).join(' ');
-  say(`$ npx flexplan ${shown}`);
+  say(`$ flexplan ${shown}`);
   const { status } = spawnSync(process.execPath, [join(root, 'dist/cli/main.js'), ...args], {
     cwd: root,
     stdio: 'inherit',
@@ -43,6 +43,7 @@ function showCompletions() {
     say(`  ${promptOf.get(custom_id)}\n    ...${response.body.choices[0].text.replaceAll('\n', ' ')}`);
 }
 
+say('flexplan stands for `node dist/cli/main.js`; `npm link` puts it on your path.');
 rmSync(join(root, out), { recursive: true, force: true });
 mkdirSync(join(root, out));
 

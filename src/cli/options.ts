@@ -94,6 +94,7 @@ export const workloadOptions = {
   promptTokens: count('--prompt-tokens <n>', 'tokens of each prompt'),
   genTokens: count('--gen-tokens <n>', 'tokens generated for each prompt'),
   numSequences: count('--num-sequences <n>', 'number of prompts in the job (default: as many as fill a block)'),
+  input: text('--input <file>', 'take the job from a prompt file, with its real token counts'),
 };
 export const capacityOptions = {
   gpuMemory: size('--gpu-memory <size>', 'use at most so much GPU memory'),

@@ -6,7 +6,6 @@ const options = {
   hw: option.required(option.hardwareOption),
   model: option.required(option.modelOption),
   ...option.workloadOptions,
-  input: option.text('--input <file>', 'take the job from a prompt file, with its real token counts'),
   ...option.capacityOptions,
   weightBits: option.bitsOrAuto('--weight-bits <bits>', '16, 4, or auto for the better (default: 16)'),
   kvBits: option.bitsOrAuto('--kv-bits <bits>', '16, 4, or auto for the better (default: 16)'),
