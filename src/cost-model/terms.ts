@@ -195,11 +195,16 @@ function movementSeconds(hardware: HardwareProfile, { movements }: Run, counts: 
   const terms: (readonly [number, Affine])[] = [];
   for (const { times, movement } of movements) {
     if (!counts(movement)) continue;
-    const { bytesPerSecond, latencySeconds } = linkRate(hardware, movement.link)!;
-    const seconds = movement.bytes / bytesPerSecond.value + movement.transfers * latencySeconds.value;
-    terms.push([times * seconds, movement.share]);
+    terms.push([times * transferSeconds(hardware, movement), movement.share]);
   }
   return weightedSum(terms);
+}
+
+/** KV cache crosses at its own rate where the profile has one. */
+function transferSeconds(hardware: HardwareProfile, { task, link, bytes, transfers }: Movement): number {
+  const { bytesPerSecond, kvCacheBytesPerSecond = bytesPerSecond, latencySeconds } = linkRate(hardware, link)!;
+  const rate = task === 'loadKvCache' || task === 'storeKvCache' ? kvCacheBytesPerSecond : bytesPerSecond;
+  return bytes / rate.value + transfers * latencySeconds.value;
 }
 
 function movementBytes({ movements }: Run, link: Link): Affine {
