@@ -75,6 +75,27 @@ describe('names', () => {
     expect(located('router')).toBe(offsetOf('model.layers.2.block_sparse_moe.gate.weight'));
   });
 
+  test('the mixtures of Qwen3 name their experts otherwise', async () => {
+    const tensors = copy('qwen3-tiny-fp32');
+    setConfig({ model_type: 'qwen3_moe', num_experts: 3, num_experts_per_tok: 2, moe_intermediate_size: 48 });
+    const experts = [0, 1, 2].flatMap((e) =>
+      Object.entries({ gate_proj: [48, 64], up_proj: [48, 64], down_proj: [64, 48] }).map(
+        ([name, shape]) => [`experts.${e}.${name}`, shape] as const,
+      ),
+    );
+    const mixture: Tensors = {};
+    for (let layer = 0; layer < 4; layer++) {
+      for (const [name, shape] of [['gate', [3, 64]] as [string, number[]], ...experts]) {
+        mixture[`model.layers.${layer}.mlp.${name}.weight`] = { dtype: 'F32', shape };
+      }
+    }
+    const attention = Object.entries(tensors).filter(([name]) => !name.includes('.mlp.'));
+    writeTensors(join(folder, 'model.safetensors'), { ...Object.fromEntries(attention), ...mixture });
+    const { tensors: located } = await openModelFolder(folder);
+    expect(located).toHaveLength(attention.length + Object.keys(mixture).length);
+    expect(located.find(({ role }) => role === 'experts.2.down')!.file.shape).toEqual([64, 48]);
+  });
+
   test.each([
     ['opt-tiny-fp32', /^model\.decoder\./, 'decoder.'],
     ['opt-tiny-fp32', /^model\.decoder\./, ''],
