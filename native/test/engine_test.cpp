@@ -1,0 +1,2 @@
+#include "test/check.h"
+int main() { return 0; }
