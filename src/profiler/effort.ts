@@ -8,7 +8,8 @@ export interface Effort {
   /** Points at which 4-bit weights are measured. */
   readonly matmul4BitTokens: readonly number[];
   readonly matmulRepetitions: number;
-  readonly diskFileBytes: number;
+  /** Transfers that are waited for as one, as the engine waits for a layer: from a slice of a small one to a large one. */
+  readonly diskTransferBytes: readonly number[];
   readonly diskRepetitions: number;
   readonly linkRepetitions: number;
 }
@@ -19,8 +20,8 @@ export const QUICK: Effort = {
   matmulTokens: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
   matmul4BitTokens: [1, 4, 16, 64, 256],
   matmulRepetitions: 5,
-  diskFileBytes: 64 * MIB,
-  diskRepetitions: 9,
+  diskTransferBytes: [16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB],
+  diskRepetitions: 11,
   linkRepetitions: 7,
 };
 
@@ -30,7 +31,7 @@ export const THOROUGH: Effort = {
   matmulTokens: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
   matmul4BitTokens: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
   matmulRepetitions: 21,
-  diskFileBytes: 512 * MIB,
+  diskTransferBytes: [4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB, 256 * MIB],
   diskRepetitions: 31,
   linkRepetitions: 21,
 };
@@ -39,8 +40,8 @@ export const THOROUGH: Effort = {
 export const MATMUL_ROWS = 2048;
 export const MATMUL_COLS = 2048;
 
-/** Requests from a slice of a small layer to a whole matrix. */
-export const DISK_REQUEST_BYTES: readonly number[] = [64 * KIB, 256 * KIB, MIB, 4 * MIB];
+/** Largest single request of the engine; longer transfers are split and kept in flight together. */
+export const LARGEST_DISK_REQUEST_BYTES = 4 * MIB;
 
 /** Paced copies are as slow as the link that they stand for: large ones only where the link is fast. */
 export const LINK_SIZES_BYTES: readonly number[] = [16 * KIB, 64 * KIB, 256 * KIB, MIB, 8 * MIB];

@@ -2,9 +2,10 @@
 import type { Instruments } from '../engine/instruments.js';
 import type { NativeSamples } from '../engine/native-addon.js';
 import type { LinkRate } from '../hardware/hardware-profile.js';
-import { DISK_REQUEST_BYTES, LINK_SIZES_BYTES, LONGEST_LINK_COPY_SECONDS, type Effort } from './effort.js';
+import { LARGEST_DISK_REQUEST_BYTES, LINK_SIZES_BYTES, LONGEST_LINK_COPY_SECONDS, type Effort } from './effort.js';
 import { fitLink } from './fit-link.js';
 import type { Step } from './measure-compute.js';
+import { formatBytes } from '../units.js';
 import { measured, median } from './statistics.js';
 
 /** One size: its samples, in ascending order of size. */
@@ -35,17 +36,17 @@ export async function measureDisk(
   effort: Effort,
 ): Promise<LinkRate> {
   const sizes: SizedSamples[] = [];
-  for (const requestBytes of DISK_REQUEST_BYTES) {
+  for (const bytes of effort.diskTransferBytes) {
     const options = {
       directory,
-      fileBytes: effort.diskFileBytes,
-      requestBytes,
+      fileBytes: bytes,
+      requestBytes: Math.min(bytes, LARGEST_DISK_REQUEST_BYTES),
       repetitions: effort.diskRepetitions,
     };
-    const samples = await step(`disk ${direction}, ${requestBytes / 1024} KiB requests`, () =>
+    const samples = await step(`disk ${direction}, ${formatBytes(bytes)}`, () =>
       direction === 'read' ? instruments.diskRead(options) : instruments.diskWrite(options),
     );
-    sizes.push({ bytes: requestBytes, samples });
+    sizes.push({ bytes, samples });
   }
   return linkRateOf(sizes);
 }
@@ -65,7 +66,7 @@ export async function measureEmulatedLink(
 ): Promise<LinkRate> {
   const sizes: SizedSamples[] = [];
   for (const bytes of linkSizes(linkBytesPerSecond)) {
-    const samples = await step(`${link}, ${bytes / 1024} KiB`, () =>
+    const samples = await step(`${link}, ${formatBytes(bytes)}`, () =>
       instruments.linkCopy({
         device: 'emulated',
         link,

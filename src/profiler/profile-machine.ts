@@ -4,7 +4,7 @@ import type { Instruments } from '../engine/instruments.js';
 import type { NativeSystemInfo } from '../engine/native-addon.js';
 import { checkHardwareProfile } from '../hardware/check-profile.js';
 import type { HardwareProfile, Quantity } from '../hardware/hardware-profile.js';
-import { DISK_REQUEST_BYTES, QUICK, THOROUGH, type Effort } from './effort.js';
+import { QUICK, THOROUGH, type Effort } from './effort.js';
 import { computeSteps, measureCompute, type Step } from './measure-compute.js';
 import { linkSizes, measureDisk, measureEmulatedLink } from './measure-links.js';
 import { measured, median } from './statistics.js';
@@ -44,7 +44,7 @@ function stepper(options: ProfileOptions, total: number): Step {
 
 function countSteps(options: ProfileOptions, effort: Effort): number {
   const links = options.device === 'emulated' ? 2 * linkSizes(options.linkBytesPerSecond).length : 0;
-  return computeSteps(effort) + 1 + 2 * DISK_REQUEST_BYTES.length + links;
+  return computeSteps(effort) + 1 + 2 * effort.diskTransferBytes.length + links;
 }
 
 function capacity(value: number, source: 'measured' | 'set', note: string): Quantity {

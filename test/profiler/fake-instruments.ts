@@ -56,18 +56,10 @@ export function fakeInstruments(calls: string[] = []): Instruments {
             : KNOWN.decodeBytesPerSecond;
       return samples(launch + 1e8 / rate, 1e8, repetitions);
     },
-    diskRead: ({ requestBytes, repetitions }) =>
-      samples(
-        8 * (KNOWN.diskRead.latencySeconds + requestBytes / KNOWN.diskRead.bytesPerSecond),
-        8 * requestBytes,
-        repetitions,
-      ),
-    diskWrite: ({ requestBytes, repetitions }) =>
-      samples(
-        KNOWN.diskWrite.latencySeconds + requestBytes / KNOWN.diskWrite.bytesPerSecond,
-        requestBytes,
-        repetitions,
-      ),
+    diskRead: ({ fileBytes, repetitions }) =>
+      samples(KNOWN.diskRead.latencySeconds + fileBytes / KNOWN.diskRead.bytesPerSecond, fileBytes, repetitions),
+    diskWrite: ({ fileBytes, repetitions }) =>
+      samples(KNOWN.diskWrite.latencySeconds + fileBytes / KNOWN.diskWrite.bytesPerSecond, fileBytes, repetitions),
     linkCopy: ({ bytes, linkBytesPerSecond, repetitions }) =>
       samples(KNOWN.linkLatencySeconds + bytes / linkBytesPerSecond, bytes, repetitions),
   };
