@@ -1,0 +1,48 @@
+/**
+ * Refits `hardware-profiles/t4.json` to FlexGen's published throughputs: `npm run calibrate:t4` (builds first).
+ * Starts from `calibration/t4-start.json`; rows and free constants come from `calibration/t4-published.json`.
+ */
+import { readFile, writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import Table from 'cli-table3';
+import { format, resolveConfig } from 'prettier';
+import { calibrate, comparedRow, quantityAt } from '../dist/cost-model/calibration.js';
+import { readPublishedRows } from '../dist/cost-model/observations.js';
+import { checkHardwareProfile } from '../dist/hardware/check-profile.js';
+
+const profiles = new URL('../hardware-profiles/', import.meta.url);
+const readJson = async (name) => JSON.parse(await readFile(new URL(name, profiles), 'utf8'));
+
+const start = checkHardwareProfile(await readJson('calibration/t4-start.json'));
+const { fit, holdOut, free } = readPublishedRows(await readJson('calibration/t4-published.json'));
+const { hardware, rows, iterations } = await calibrate(start, fit, free);
+const unseen = holdOut.map((observation) => comparedRow(hardware, observation));
+
+const target = fileURLToPath(new URL('t4.json', profiles));
+await writeFile(target, await format(JSON.stringify(hardware), { ...(await resolveConfig(target)), parser: 'json' }));
+
+const percent = (error) => `${(100 * error).toFixed(1)} %`;
+const table = new Table({ head: ['run', 'published', 'predicted', 'error', ''], style: { head: [] } });
+for (const [used, compared] of [
+  ['fitted', rows],
+  ['held out', unseen],
+])
+  for (const { name, observed, predicted, error } of compared)
+    table.push([name, observed.toFixed(2), predicted.toFixed(2), percent(error), used]);
+console.log(table.toString());
+
+for (const [used, compared] of [
+  ['fitted', rows],
+  ['held out', unseen],
+]) {
+  const errors = compared.map(({ error }) => Math.abs(error)).sort((a, b) => a - b);
+  const median = errors[Math.floor(errors.length / 2)];
+  console.log(`${used}: median error ${percent(median)}, worst ${percent(errors.at(-1))}`);
+}
+for (const { path } of free) {
+  const { value, spread } = quantityAt(hardware, path);
+  console.log(
+    `${path}: ${quantityAt(start, path).value.toPrecision(3)} -> ${value.toPrecision(3)} +- ${percent(spread)}`,
+  );
+}
+console.log(`wrote hardware-profiles/t4.json (${iterations} iterations)`);
