@@ -48,7 +48,9 @@ describeNative('a prompt file', () => {
   test('gives one line per request, in the batch form', async () => {
     const outputPath = newOutput();
     const progress: BatchProgress[] = [];
-    const result = await runBatch(options(outputPath, { onProgress: (p) => progress.push(p) }));
+    const maxTokens = 20;
+    const text = promptText.replace(/"max_tokens": \d+/g, `"max_tokens": ${maxTokens}`);
+    const result = await runBatch(options(outputPath, { onProgress: (p) => progress.push(p) }, text));
     expect(result).toMatchObject({ resumedRequests: 0, badRequests: 0 });
     const results = lines(outputPath);
     expect(results).toHaveLength(64);
@@ -64,7 +66,7 @@ describeNative('a prompt file', () => {
       expect(usage.total_tokens).toBe(usage.prompt_tokens + usage.completion_tokens);
       if (minMargin < 0.05) return;
       decided++;
-      const ids = greedyIds.slice(0, 16);
+      const ids = greedyIds.slice(0, maxTokens);
       const end = ids.indexOf(2);
       expect(choices[0]!.text).toBe(tokenizer.decode(end < 0 ? ids : ids.slice(0, end)));
       expect(choices[0]!.finish_reason).toBe(end < 0 ? 'length' : 'stop');
