@@ -3,10 +3,10 @@ import type { ComputeRates, MatmulPoint } from '../hardware/hardware-profile.js'
 import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
 import { hiddenBytes, kvRowBytes, layerTensors, rowBytes, type LayerKind, type WeightBits } from '../models/tensors.js';
 import { sum, ZERO, type Affine } from './affine.js';
-import { decoderLaunches, elementwiseBytes, HEAD_LAUNCHES, EMBED_LAUNCHES } from './kernels.js';
+import { decoderLaunches, elementwiseBytes, embedLaunches, headLaunches } from './kernels.js';
 import { attendedRows, foldAll, liveSteps, type Launch, type StepLoad } from './loads.js';
 import { portionTerm, type KvHome } from './shares.js';
-import type { Setting } from './traffic.js';
+import type { Setting } from './movement.js';
 
 /** A 4-bit matrix without measured 4-bit rates is widened first: packed values read, 16-bit values written. */
 const WIDENED_BYTES_PER_ELEMENT = 2;
@@ -15,9 +15,9 @@ const DEVICE_ATTENDED: readonly KvHome[] = ['gpu', 'cpuMoved', 'diskMoved'];
 const CPU_ATTENDED: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
 
 /** Seconds of all launches of one decoder layer but decode attention: matmuls, the kernels between them, prefill attention. */
-export function decoderSeconds({ model, shape }: Setting, rates: ComputeRates, load: StepLoad): number {
-  const launches = sumLaunches(load, (launch) => decoderLaunchSeconds(model, rates, shape.weightBits, launch));
-  return launches + (load.range.from === 0 ? prefillAttentionSeconds(model, rates, load) : 0);
+export function decoderSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): number {
+  const launches = sumLaunches(load, (launch) => decoderLaunchSeconds(setting, rates, launch));
+  return launches + (load.range.from === 0 ? prefillAttentionSeconds(setting.model, rates, load) : 0);
 }
 
 function sumLaunches({ launches }: StepLoad, seconds: (launch: Launch) => number): number {
@@ -25,27 +25,27 @@ function sumLaunches({ launches }: StepLoad, seconds: (launch: Launch) => number
 }
 
 /** Seconds of `embed`: table rows are gathered and widened, and projected where the embedding has another width. */
-export function embedSeconds({ model, shape }: Setting, rates: ComputeRates, load: StepLoad): number {
+export function embedSeconds({ model, shape, device }: Setting, rates: ComputeRates, load: StepLoad): number {
   const tableBytes = model.embeddingSize * BYTES_PER_ELEMENT[model.dtype];
   const tokenSeconds = (tableBytes + hiddenBytes(model)) / rates.memoryBytesPerSecond.value;
   return sumLaunches(
     load,
-    ({ tokens }) =>
-      layerMatmulSeconds(model, rates, shape.weightBits, 'embed', tokens) +
-      tokens * tokenSeconds +
-      EMBED_LAUNCHES * rates.launchSeconds.value,
+    (launch) =>
+      layerMatmulSeconds(model, rates, shape.weightBits, 'embed', launch.tokens) +
+      launch.tokens * tokenSeconds +
+      embedLaunches(model, device, launch) * rates.launchSeconds.value,
   );
 }
 
 /** Seconds of `head`: last tokens to logits, logits to tokens. */
-export function headSeconds({ model, shape }: Setting, rates: ComputeRates, load: StepLoad): number {
+export function headSeconds({ model, shape, device }: Setting, rates: ComputeRates, load: StepLoad): number {
   const samplingSeconds = (model.vocabSize * FLOAT_BYTES) / rates.memoryBytesPerSecond.value;
   return sumLaunches(
     load,
     ({ sequences }) =>
       layerMatmulSeconds(model, rates, shape.weightBits, 'head', sequences) +
       sequences * samplingSeconds +
-      HEAD_LAUNCHES * rates.launchSeconds.value,
+      headLaunches(model, device) * rates.launchSeconds.value,
   );
 }
 
@@ -108,15 +108,11 @@ function prefillAttentionSeconds(model: ModelConfig, rates: ComputeRates, { set,
   return (4 * model.numHeads * model.headDim * pairs) / rates.attentionPrefillFlopsPerSecond.value;
 }
 
-function decoderLaunchSeconds(
-  model: ModelConfig,
-  rates: ComputeRates,
-  weightBits: WeightBits,
-  { tokens }: Launch,
-): number {
-  const matmul = layerMatmulSeconds(model, rates, weightBits, 'decoder', tokens);
-  const between = (tokens * elementwiseBytes(model)) / rates.memoryBytesPerSecond.value;
-  return matmul + between + decoderLaunches(model, expertLoad(model, tokens).touched) * rates.launchSeconds.value;
+function decoderLaunchSeconds({ model, shape, device }: Setting, rates: ComputeRates, launch: Launch): number {
+  const { touched } = expertLoad(model, launch.tokens);
+  const matmul = layerMatmulSeconds(model, rates, shape.weightBits, 'decoder', launch.tokens);
+  const between = (launch.tokens * elementwiseBytes(model)) / rates.memoryBytesPerSecond.value;
+  return matmul + between + decoderLaunches(model, device, launch, touched) * rates.launchSeconds.value;
 }
 
 /** All matmuls of one launch of a layer. Of a mixture's experts those that the tokens choose, each with its part of the tokens. */

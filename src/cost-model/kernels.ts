@@ -1,23 +1,54 @@
-/** The kernels between the matmuls: how many launches a layer takes, and the bytes that they stream through memory. */
+/** The kernels of a layer besides its matmuls: how many launches they take, and the bytes that they stream through memory. */
 import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
+import type { Device } from '../tiers.js';
 
 const FLOAT_BYTES = 4;
+/** On CPUs a kernel over fewer elements runs on the calling thread: that costs no launch. */
+const LEAST_ELEMENTS_TO_SHARE = 16384;
 
-/** Gather of embedding rows, widening them. */
-export const EMBED_LAUNCHES = 2;
-/** Widening of the hidden states, final norm, logits. */
-export const HEAD_LAUNCHES = 3;
+/** One launch of a layer: tokens of how many sequences. */
+export interface LaunchSize {
+  readonly tokens: number;
+  readonly sequences: number;
+}
 
 /**
- * Launches of one decoder layer for one GPU batch: widen the hidden states, norm, q k v, store KV, attention, o, add,
- * norm, up (and gate), activation, down, add, round the hidden states; with rope, q/k norms and experts, more.
+ * Launches of one decoder layer for one GPU batch: matmuls q k v, o, up (with gate), down, and attention; between them
+ * kernels over tokens x size elements; with experts, the router and the MLP of each expert that is touched.
  */
-export function decoderLaunches(model: ModelConfig, expertsTouched: number): number {
-  const dense = 13;
-  const rope = model.positions.kind === 'rope' ? 2 : 0;
-  const qkNorm = model.qkNorm ? 2 : 0;
-  const mixture = model.experts ? 1 + 3 * (expertsTouched - 1) : 0;
-  return dense + rope + qkNorm + mixture;
+export function decoderLaunches(
+  model: ModelConfig,
+  device: Device,
+  { tokens, sequences }: LaunchSize,
+  expertsTouched: number,
+): number {
+  const { hiddenSize, ffnSize, headDim, numHeads, numKvHeads } = model;
+  const mlps = model.experts ? expertsTouched : 1;
+  const mlpTokens = (tokens * (model.experts?.activePerToken ?? 1)) / mlps;
+  const launches = (elements: number) => (device === 'cuda' || elements > LEAST_ELEMENTS_TO_SHARE ? 1 : 0);
+  const hiddenKernels = 6; // widen, norm, add, norm, add, round
+  const headKernels = (model.positions.kind === 'rope' ? 1 : 0) + (model.qkNorm ? 1 : 0);
+  const matmuls = 3 + 2 * mlps + (model.experts ? 1 : 0); // attention counts as one
+  return (
+    matmuls +
+    hiddenKernels * launches(tokens * hiddenSize) +
+    headKernels * (launches(tokens * numHeads * headDim) + launches(tokens * numKvHeads * headDim)) +
+    mlps * launches(mlpTokens * ffnSize) +
+    (device === 'cuda' ? 1 : sequences * launches((2 * numKvHeads * headDim * tokens) / sequences)) // storing KV rows
+  );
+}
+
+/** Launches of `embed`: gathered rows are widened, positions added, hidden states rounded. */
+export function embedLaunches(model: ModelConfig, device: Device, { tokens }: LaunchSize): number {
+  const kernels = model.positions.kind === 'learned' ? 4 : 2;
+  const elements = tokens * Math.max(model.embeddingSize, model.hiddenSize);
+  const projection = model.embeddingSize === model.hiddenSize ? 0 : 1;
+  return projection + (device === 'cuda' || elements > LEAST_ELEMENTS_TO_SHARE ? kernels : 0);
+}
+
+/** Launches of `head`: the matmul (two with a projection) and sampling, final norm on devices where it is one. */
+export function headLaunches(model: ModelConfig, device: Device): number {
+  return (model.embeddingSize === model.hiddenSize ? 2 : 3) + (device === 'cuda' ? 2 : 0);
 }
 
 /** Bytes per token that one decoder layer's kernels between the matmuls read and write, in fp32 but for the hidden states at home. */
@@ -26,8 +57,8 @@ export function elementwiseBytes(model: ModelConfig): number {
   const norms = 2 * 2 * hiddenSize;
   const adds = 2 * 3 * hiddenSize;
   const activation = (model.gatedMlp ? 3 : 2) * ffnSize * (model.experts?.activePerToken ?? 1);
-  const heads =
-    2 * (numHeads + numKvHeads) * headDim * ((model.positions.kind === 'rope' ? 1 : 0) + (model.qkNorm ? 1 : 0));
+  const headKernels = (model.positions.kind === 'rope' ? 1 : 0) + (model.qkNorm ? 1 : 0);
+  const heads = 2 * (numHeads + numKvHeads) * headDim * headKernels;
   const conversion = 2 * hiddenSize * (FLOAT_BYTES + BYTES_PER_ELEMENT[model.dtype]);
   return FLOAT_BYTES * (norms + adds + activation + heads) + conversion;
 }

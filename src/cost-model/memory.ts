@@ -25,7 +25,8 @@ import {
 } from './affine.js';
 import { foldAll, unionOf, type Amount, type BlockSet } from './loads.js';
 import { isPlaced, isStreamed, portionTerm, type KvHome } from './shares.js';
-import type { Setting } from './traffic.js';
+import { EMBEDDING_ROWS_IN_FLIGHT } from './embedding-rows.js';
+import type { Setting } from './movement.js';
 
 const PAGE_BYTES = 4096;
 const CACHE_LINE_BYTES = 64;
@@ -36,7 +37,6 @@ const PREFILL_KV_BUFFERS = 2;
 const LOAD_CHUNK_BYTES = 16 * MIB;
 /** Buffers of a tier besides those of the weights at home; each may be rounded up to a cache line (a page, for direct I/O). */
 const MOST_BUFFERS = 8;
-const EMBEDDING_ROWS_IN_FLIGHT = 64;
 
 const KV_HOMES: Readonly<Record<Tier, readonly KvHome[]>> = {
   gpu: ['gpu'],
@@ -149,21 +149,14 @@ function loadStaging({ model, shape }: Setting): number {
   return inPages(chunk + 2 * PAGE_BYTES) + inLines(2 * chunk) + inPages(Math.max(...tensors.map(packedOf)));
 }
 
-/** Embedding rows that lie on disk are read a few at a time. */
+/** Embedding rows that lie on disk are read a few at a time, each into a window for the widest row of any table. */
 function embeddingRowStaging({ model, shape, shares }: Setting): Affine {
   const isTable = (tensor: TensorSpec) => tensor.kind === 'table' || (model.tiedEmbeddings && tensor.role === 'head');
-  const staging = LAYER_KINDS.flatMap((kind) =>
-    layerTensors(model, kind)
-      .filter(isTable)
-      .map((table) => {
-        const bytes = EMBEDDING_ROWS_IN_FLIGHT * (inPages(rowBytes(model, table, shape.weightBits)) + PAGE_BYTES);
-        return portionTerm(
-          shares.weights.tensors(kind, 'disk', (tensor) => tensor.role === table.role),
-          bytes,
-        );
-      }),
-  );
-  return largest(staging);
+  const tables = LAYER_KINDS.flatMap((kind) => layerTensors(model, kind).filter(isTable));
+  const windowBytes =
+    inPages(Math.max(...tables.map((table) => rowBytes(model, table, shape.weightBits)))) + PAGE_BYTES;
+  const onDisk = LAYER_KINDS.map((kind) => portionTerm(shares.weights.anyTensor(kind, 'disk', isTable)));
+  return scale(EMBEDDING_ROWS_IN_FLIGHT * windowBytes, largest(onDisk));
 }
 
 /** Prefill attends on the device, so every slot that is not at home there passes through it. */

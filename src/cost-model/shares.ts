@@ -36,6 +36,8 @@ export interface WeightShares {
   tensors(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
   /** 1 if any of them has rows there, else 0. */
   anyTensor(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
+  /** Of `count` rows of a table from row `first` on, those on the tier. */
+  rows(kind: LayerKind, role: string, tier: Tier, first: number, count: number): Portion;
 }
 
 export interface Shares {
@@ -69,6 +71,7 @@ export function plannedShares(model: ModelConfig, shape: BatchShape, device: Dev
         amount: layerTensors(model, kind).some(counts) ? 1 : 0,
         share: share(tier),
       }),
+      rows: (_kind, _role, tier, _first, count) => ({ amount: count, share: share(tier) }),
     },
     kvCache: plannedSlots((home) => kvShare(home, device)),
     activations: plannedSlots((tier) => variable(`activations.${tier}`)),
@@ -121,6 +124,12 @@ export function realisedShares(model: ModelConfig, shape: BatchShape, realisatio
         counted(sumTensors(model, kind, counts, (_, t) => (rowsOn(kind, t, tier) > 0 ? 1 : 0))),
       anyTensor: (kind, tier, counts) =>
         counted(layerTensors(model, kind).some((s, t) => counts(s) && rowsOn(kind, t, tier) > 0) ? 1 : 0),
+      rows: (kind, role, tier, first, count) => {
+        const { rows, gpuRows, cpuRows } = realisation.weights[kind].find((tensor) => tensor.role === role)!;
+        const begin = { gpu: 0, cpu: gpuRows, disk: gpuRows + cpuRows }[tier];
+        const end = { gpu: gpuRows, cpu: gpuRows + cpuRows, disk: rows }[tier];
+        return counted(Math.max(0, Math.min(first + count, end) - Math.max(first, begin)));
+      },
     },
     kvCache: realisedSlots(kvHomes),
     activations: realisedSlots(realisation.slots.map(({ activationTier }) => activationTier)),

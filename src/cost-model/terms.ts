@@ -11,15 +11,9 @@ import { cpuAttentionSeconds, decoderSeconds, deviceAttentionSeconds, embedSecon
 import { serialSeconds, type BatchShape, type CostTerms, type Segment } from './cost-terms.js';
 import { blockSets, decodeLoads, prefillLoad, wholeDecodeLoad, type BlockSet, type StepLoad } from './loads.js';
 import { peakBytes } from './memory.js';
+import type { Movement, Setting } from './movement.js';
 import { plannedShares, realisedShares } from './shares.js';
-import {
-  decoderMovements,
-  embedMovements,
-  headMovements,
-  weightMovements,
-  type Movement,
-  type Setting,
-} from './traffic.js';
+import { decoderMovements, embedMovements, headMovements, kvLoadMovements, weightMovements } from './traffic.js';
 
 /**
  * The terms of (model, hardware, workload) for one batch shape. Without a realisation they are affine in the placement
@@ -32,8 +26,9 @@ export function costTerms(
   shape: BatchShape,
   realisation?: Realisation,
 ): CostTerms {
-  const shares = realisation ? realisedShares(model, shape, realisation) : plannedShares(model, shape, hardware.device);
-  const setting: Setting = { model, shape, shares, hasGpu: hasGpuTier(hardware) };
+  const { device } = hardware;
+  const shares = realisation ? realisedShares(model, shape, realisation) : plannedShares(model, shape, device);
+  const setting: Setting = { model, shape, shares, device, hasGpu: hasGpuTier(hardware) };
   const sets = blockSets(workload, shape);
   return {
     segments: sets.flatMap((set) => setSegments(setting, hardware, set)),
@@ -51,19 +46,24 @@ function setSegments(setting: Setting, hardware: HardwareProfile, set: BlockSet)
     headSegment(setting, hardware, phase, steps),
   ];
   const prefill = prefillLoad(set);
-  return [...layers('prefill', [prefill], prefill), ...layers('decode', decodeLoads(set), wholeDecodeLoad(set))].filter(
-    ({ count }) => count > 0,
-  );
+  const decode = decodeLoads(set);
+  return [
+    ...layers('prefill', [prefill], prefill),
+    ...(decode.length > 0 ? layers('decode', decode, wholeDecodeLoad(set)) : []),
+  ];
 }
 
-/** While the next tokens are embedded, the first decoder layer's weights come: no earlier, both weight buffers were in use. */
+/**
+ * While the next tokens are embedded, the first decoder layer's weights come (no earlier: both weight buffers were in use)
+ * and its first GPU batch's KV cache (no earlier: the head decides who goes on).
+ */
 function embedSegment(setting: Setting, hardware: HardwareProfile, phase: Phase, load: StepLoad): Segment {
   return segment(setting, hardware, load, {
     phase,
     computes: 'embed',
     runsPerStep: 1,
     weights: weightMovements(setting, 'decoder'),
-    movements: embedMovements(setting, load),
+    movements: [...embedMovements(setting, load), ...scaled(firstBatch(load), kvLoadMovements(setting, load))],
     compute: constant(embedSeconds(setting, deviceRates(hardware), load)),
     cpuAttention: ZERO,
   });
@@ -80,15 +80,20 @@ function decoderSegment(setting: Setting, hardware: HardwareProfile, phase: Phas
   });
 }
 
-/** Beside the last decoder layer it is those of the head. */
+/** Beside the last decoder layer it is those of the head; the KV cache of its first GPU batch has come before. */
 function lastDecoderSegment(setting: Setting, hardware: HardwareProfile, phase: Phase, load: StepLoad): Segment {
   return segment(setting, hardware, load, {
     phase,
     computes: 'lastDecoder',
     runsPerStep: 1,
     weights: weightMovements(setting, 'head'),
-    ...decoderLayer(setting, hardware, load),
+    ...decoderLayer(setting, hardware, load, 1 - firstBatch(load)),
   });
+}
+
+/** The share of one GPU batch in a step. */
+function firstBatch(load: StepLoad): number {
+  return load.numRuns / numLaunches(load);
 }
 
 function headSegment(setting: Setting, hardware: HardwareProfile, phase: Phase, load: StepLoad): Segment {
@@ -107,10 +112,11 @@ function decoderLayer(
   setting: Setting,
   hardware: HardwareProfile,
   load: StepLoad,
+  kvLoadShare = 1,
 ): Pick<LayerWork, 'movements' | 'compute' | 'cpuAttention'> {
   const rates = deviceRates(hardware);
   return {
-    movements: decoderMovements(setting, load),
+    movements: [...scaled(kvLoadShare, kvLoadMovements(setting, load)), ...decoderMovements(setting, load)],
     compute: sum(constant(decoderSeconds(setting, rates, load)), deviceAttentionSeconds(setting, rates, load)),
     cpuAttention: cpuAttentionSeconds(setting, hardware.compute.cpu, load),
   };
@@ -137,7 +143,7 @@ function segment({ shape }: Setting, hardware: HardwareProfile, load: StepLoad, 
       ...work.weights.map((movement) => ({ times: 1, movement })),
       ...work.movements.map((movement) => ({ times: perRun, movement })),
     ],
-    numBatches: perRun * load.launches.reduce((total, { count }) => total + count, 0),
+    numBatches: perRun * numLaunches(load),
   };
   const stageSeconds = {
     compute: scale(perRun, work.compute),
@@ -210,6 +216,14 @@ function transferSeconds(hardware: HardwareProfile, { task, link, bytes, transfe
 function movementBytes({ movements }: Run, link: Link): Affine {
   const ofLink = movements.filter(({ movement }) => movement.link === link);
   return weightedSum(ofLink.map(({ times, movement }) => [times * movement.bytes, movement.share]));
+}
+
+function scaled(factor: number, movements: readonly Movement[]): Movement[] {
+  return movements.map((m) => ({ ...m, bytes: factor * m.bytes, transfers: factor * m.transfers }));
+}
+
+function numLaunches({ launches }: StepLoad): number {
+  return launches.reduce((total, { count }) => total + count, 0);
 }
 
 function perLink(value: (link: Link) => Affine): Record<Link, Affine> {

@@ -1,33 +1,18 @@
 /** What each task moves over which link, in how many transfers: docs/schedule.md, "One step". Totals over all runs of a step load. */
-import type { ModelConfig } from '../models/model-config.js';
 import { hiddenBytes, kvRowBytes, type LayerKind } from '../models/tensors.js';
 import type { Link, Tier } from '../tiers.js';
-import type { Affine } from './affine.js';
-import type { BatchShape } from './cost-terms.js';
+import {
+  AWAY_TIERS,
+  isDisk,
+  linksFromDevice,
+  linksToDevice,
+  type AwayTier,
+  type Movement,
+  type Setting,
+} from './movement.js';
+import { embeddingRowMovements } from './embedding-rows.js';
 import { liveSteps, newTokens, pastRows, type Amount, type StepLoad } from './loads.js';
-import { isStreamed, type KvHome, type Shares } from './shares.js';
-
-export type Task = 'loadWeights' | 'loadKvCache' | 'loadActivations' | 'compute' | 'storeKvCache' | 'storeActivations';
-
-/** Useful bytes (no page padding) and transfers that one task sends over one link. */
-export interface Movement {
-  readonly task: Task;
-  readonly link: Link;
-  /** Where the bytes are at home. */
-  readonly home: 'cpu' | 'disk';
-  /** Of `bytes` and `transfers`, this share is moved. */
-  readonly share: Affine;
-  readonly bytes: number;
-  readonly transfers: number;
-}
-
-/** What the formulas of traffic, compute and memory all need. */
-export interface Setting {
-  readonly model: ModelConfig;
-  readonly shape: BatchShape;
-  readonly shares: Shares;
-  readonly hasGpu: boolean;
-}
+import { isStreamed, type KvHome } from './shares.js';
 
 const Q_BYTES_PER_ELEMENT = 4;
 
@@ -48,11 +33,10 @@ export function weightMovements({ shares, hasGpu }: Setting, kind: LayerKind): M
   });
 }
 
-/** What the GPU batches of one decoder layer move. */
+/** What the GPU batches of one decoder layer move, but for the KV cache that they load. */
 export function decoderMovements(setting: Setting, load: StepLoad): Movement[] {
   const isDecode = load.range.from > 0;
   return [
-    ...(isDecode ? kvLoads(setting, load) : []),
     ...(isDecode ? kvStores(setting, load, MOVED_HOMES) : kvStores(setting, load, AWAY_HOMES)),
     ...(isDecode && setting.hasGpu ? cpuAttentionCopies(setting, load) : []),
     ...activationMovements(setting, load, 'loadActivations', newTokens(load.range)),
@@ -60,9 +44,12 @@ export function decoderMovements(setting: Setting, load: StepLoad): Movement[] {
   ];
 }
 
-/** `embed` only puts out hidden states. */
+/** `embed` fetches the rows of its tables that are away from the device, and puts out hidden states. */
 export function embedMovements(setting: Setting, load: StepLoad): Movement[] {
-  return activationMovements(setting, load, 'storeActivations', newTokens(load.range));
+  return [
+    ...embeddingRowMovements(setting, load),
+    ...activationMovements(setting, load, 'storeActivations', newTokens(load.range)),
+  ];
 }
 
 /** `head` takes in those of the last tokens. */
@@ -70,28 +57,15 @@ export function headMovements(setting: Setting, load: StepLoad): Movement[] {
   return activationMovements(setting, load, 'loadActivations', liveSteps(load.range));
 }
 
-type AwayTier = 'cpu' | 'disk';
 type HomesOfTier = Readonly<Record<AwayTier, readonly KvHome[]>>;
-const AWAY_TIERS: readonly AwayTier[] = ['cpu', 'disk'];
 const AWAY_HOMES: HomesOfTier = { cpu: ['cpuMoved', 'cpuAttended'], disk: ['diskMoved', 'diskAttended'] };
 const MOVED_HOMES: HomesOfTier = { cpu: ['cpuMoved'], disk: ['diskMoved'] };
 const TIER_HOMES: Readonly<Record<AwayTier, readonly Tier[]>> = { cpu: ['cpu'], disk: ['disk'] };
 const ATTENDED_HOMES: HomesOfTier = { cpu: ['cpuAttended'], disk: ['diskAttended'] };
 
-function linksToDevice(tier: AwayTier, hasGpu: boolean): Link[] {
-  return [...(tier === 'disk' ? (['diskToCpu'] as const) : []), ...(hasGpu ? (['cpuToGpu'] as const) : [])];
-}
-
-function linksFromDevice(tier: AwayTier, hasGpu: boolean): Link[] {
-  return [...(hasGpu ? (['gpuToCpu'] as const) : []), ...(tier === 'disk' ? (['cpuToDisk'] as const) : [])];
-}
-
-function isDisk(link: Link): boolean {
-  return link === 'diskToCpu' || link === 'cpuToDisk';
-}
-
-/** Past rows: to the device, or, where the CPU attends to rows on disk, to RAM. */
-function kvLoads(setting: Setting, load: StepLoad): Movement[] {
+/** Past KV rows of one decoder layer: to the device, or, where the CPU attends to rows on disk, to RAM. */
+export function kvLoadMovements(setting: Setting, load: StepLoad): Movement[] {
+  if (load.range.from === 0) return [];
   const rows = pastRows(load.range);
   return [
     ...AWAY_TIERS.flatMap((home) =>

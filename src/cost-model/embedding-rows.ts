@@ -1,0 +1,68 @@
+/** Rows of the embedding tables that lie away from the device are fetched one by one, inside `compute` of `embed`. */
+import { layerTensors, rowBytes, type LayerKind } from '../models/tensors.js';
+import type { SequenceLength } from '../workload/workload.js';
+import type { Affine } from './affine.js';
+import { foldAll, newTokens, type Amount, type StepLoad, type StepRange } from './loads.js';
+import { AWAY_TIERS, isDisk, linksToDevice, type AwayTier, type Movement, type Setting } from './movement.js';
+
+/** Rows that are read from disk at once, then copied together. */
+export const EMBEDDING_ROWS_IN_FLIGHT = 64;
+const POSITIONS = 'positionEmbedding';
+
+/** Of one table, the rows that a step load fetches from a tier: `share` x `count`. */
+interface RowFetch {
+  readonly kind: LayerKind;
+  readonly role: string;
+  readonly home: AwayTier;
+  readonly share: Affine;
+  readonly count: number;
+}
+
+export function embeddingRowMovements(setting: Setting, load: StepLoad): Movement[] {
+  return AWAY_TIERS.flatMap((home) => [tokenRows(setting, load, home), ...positionRows(setting, load, home)]).flatMap(
+    (fetch) => rowMovements(setting, load, fetch),
+  );
+}
+
+/** Token ids are taken to be spread evenly over the vocabulary. */
+function tokenRows({ model, shares }: Setting, load: StepLoad, home: AwayTier): RowFetch {
+  const table = model.tiedEmbeddings
+    ? { kind: 'head' as const, role: 'head' }
+    : { kind: 'embed' as const, role: 'tokenEmbedding' };
+  const { amount, share } = shares.weights.rows(table.kind, table.role, home, 0, model.vocabSize);
+  return { ...table, home, share, count: (foldAll(load.set, newTokens(load.range)) * amount) / model.vocabSize };
+}
+
+/** Which positions a step needs is known. */
+function positionRows({ model, shares }: Setting, load: StepLoad, home: AwayTier): RowFetch[] {
+  const { positions } = model;
+  if (positions.kind !== 'learned') return [];
+  const tokens = newTokens(load.range);
+  const rowsOf = (first: number, count: number) => shares.weights.rows('embed', POSITIONS, home, first, count);
+  const fetched: Amount = (length) => {
+    const first = positions.offset + firstPosition(load.range, length);
+    return rowsOf(first, tokens(length)).amount;
+  };
+  return [{ kind: 'embed', role: POSITIONS, home, share: rowsOf(0, 1).share, count: foldAll(load.set, fetched) }];
+}
+
+function firstPosition({ from }: StepRange, { promptTokens }: SequenceLength): number {
+  return from === 0 ? 0 : promptTokens + from - 1;
+}
+
+/** From disk one request for each row; over the link one copy for each GPU batch, or for as many rows as are in flight. */
+function rowMovements({ model, shape, hasGpu }: Setting, { launches }: StepLoad, fetch: RowFetch): Movement[] {
+  const { kind, role, home, share, count } = fetch;
+  const table = layerTensors(model, kind).find((tensor) => tensor.role === role)!;
+  const bytes = count * rowBytes(model, table, shape.weightBits);
+  const numBatches = launches.reduce((total, launch) => total + launch.count, 0);
+  const copies = Math.max(Math.min(numBatches, count), home === 'disk' ? count / EMBEDDING_ROWS_IN_FLIGHT : 0);
+  return linksToDevice(home, hasGpu).map((link) => ({
+    task: 'compute',
+    link,
+    home,
+    share,
+    bytes,
+    transfers: isDisk(link) ? count : copies,
+  }));
+}
