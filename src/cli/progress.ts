@@ -1,5 +1,6 @@
 /** Progress on standard error: a bar for people, a plain line now and then for logs. */
 import cliProgress from 'cli-progress';
+import { MILLISECONDS_PER_SECOND } from '../units.js';
 
 export interface Progress {
   /** `done` counts up to the total; `note` is shown behind the bar. */
@@ -11,11 +12,11 @@ export interface Progress {
 const PLAIN_LINE_EVERY_SECONDS = 5;
 
 function plainProgress(title: string, total: number): Progress {
-  let last = performance.now();
+  let last = -Infinity;
   return {
     update(done, note) {
       const now = performance.now();
-      if (done < total && now - last < PLAIN_LINE_EVERY_SECONDS * 1000) return;
+      if (done < total && now - last < PLAIN_LINE_EVERY_SECONDS * MILLISECONDS_PER_SECOND) return;
       last = now;
       process.stderr.write(`${title} ${Math.floor((100 * done) / total)} %  ${note}\n`);
     },
@@ -44,4 +45,21 @@ function barProgress(title: string, total: number): Progress {
 
 export function startProgress(title: string, total: number): Progress {
   return process.stderr.isTTY ? barProgress(title, total) : plainProgress(title, total);
+}
+
+/** How far back a rate looks: long enough to be steady, short enough to notice the next phase. */
+const RATE_WINDOW_SECONDS = 10;
+
+/** Units per second over the last seconds, given the count so far; undefined until there is an interval to take it over. */
+export function recentRate(
+  clockSeconds: () => number = () => performance.now() / MILLISECONDS_PER_SECOND,
+): (count: number) => number | undefined {
+  const samples: { readonly at: number; readonly count: number }[] = [];
+  return (count) => {
+    const at = clockSeconds();
+    samples.push({ at, count });
+    while (samples.length > 2 && samples[1]!.at < at - RATE_WINDOW_SECONDS) samples.shift();
+    const first = samples[0]!;
+    return at > first.at && count > first.count ? (count - first.count) / (at - first.at) : undefined;
+  };
 }

@@ -14,7 +14,7 @@ import { formatSeconds } from '../units.js';
 import { workloadFromSequences } from '../workload/blocks.js';
 import type { Context } from './command.js';
 import type { DeviceRequest, DeviceSettings } from './device.js';
-import { startProgress } from './progress.js';
+import { recentRate, startProgress } from './progress.js';
 import { checkLengths, checkSameModel, planDevice } from './run-checks.js';
 import { runDocument } from './run-document.js';
 
@@ -100,14 +100,13 @@ function noteOtherDevice({ hardware }: Plan, { device }: DeviceSettings, context
 function progressReporter(requests: readonly PreparedRequest[]) {
   const most = requests.reduce((sum, { maxTokens }) => sum + maxTokens, 0);
   const progress = startProgress('running', most);
-  let start: number | undefined;
+  const rateAt = recentRate();
   return {
     update({ genTokens, finishedRequests, totalRequests }: BatchProgress): void {
-      start ??= performance.now();
-      const seconds = (performance.now() - start) / 1000;
-      const rate = seconds > 0 ? genTokens / seconds : 0;
-      const left = rate > 0 ? `, ${formatSeconds((most - genTokens) / rate)} left` : '';
-      progress.update(genTokens, `${finishedRequests}/${totalRequests} prompts, ${Math.round(rate)} tok/s${left}`);
+      const rate = rateAt(genTokens);
+      const speed =
+        rate === undefined ? '' : `, ${Math.round(rate)} tok/s, ${formatSeconds((most - genTokens) / rate)} left`;
+      progress.update(genTokens, `${finishedRequests}/${totalRequests} prompts${speed}`);
     },
     stop: () => progress.stop(),
   };

@@ -34,7 +34,7 @@ describe('profile', () => {
     const folder = temporaryFolder();
     const out = join(folder, 'mine.json');
     const { child, outcome } = start(['profile', '--quick', '--device', 'cpu', '--disk-dir', folder, '--out', out]);
-    setTimeout(() => child.kill('SIGINT'), 1500);
+    child.stderr!.once('data', () => child.kill('SIGINT'));
     const { code, stdout, stderr } = await outcome;
     expect(code).toBe(130);
     expect(stdout).toBe('');

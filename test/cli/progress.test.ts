@@ -1,0 +1,27 @@
+import { describe, expect, it } from 'vitest';
+import { recentRate } from '../../src/cli/progress.js';
+
+describe('recentRate', () => {
+  it('says nothing until there is an interval', () => {
+    const rate = recentRate(() => 5);
+    expect(rate(64)).toBeUndefined();
+    expect(rate(128)).toBeUndefined();
+  });
+
+  it('does not count what was there at the first look: a block starts with all its first tokens at once', () => {
+    let now = 0;
+    const rate = recentRate(() => now);
+    rate(64);
+    now = 2;
+    expect(rate(128)).toBe(32);
+  });
+
+  it('follows a change of speed within its window', () => {
+    let now = 0;
+    const rate = recentRate(() => now);
+    let count = 0;
+    for (; now < 60; now++) rate((count += 100));
+    for (let i = 0; i < 12; i++, now++) rate((count += 10));
+    expect(rate((count += 10))).toBeLessThan(15);
+  });
+});
