@@ -1,0 +1,145 @@
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeAll, describe, expect, it } from 'vitest';
+import type { RunDocument } from '../../src/report/run-document.js';
+import type { Plan } from '../../src/solver/plan.js';
+import { documentOf, flexplan, ROOT, start } from './cli.js';
+import { emulatedProfile } from './sample-profile.js';
+import { temporaryFolder } from './temporary-folder.js';
+
+const MODEL = join(ROOT, 'examples/opt-kjv-5m');
+const GPU_BYTES = 8 * 2 ** 20;
+const LINK_RATE = 200e6;
+const NUM_PROMPTS = 12;
+
+/** Profile, prompts and plan of a small job, in a folder of its own. */
+async function prepare(linkRate = LINK_RATE) {
+  const folder = temporaryFolder();
+  const at = (name: string) => join(folder, name);
+  const lines = readFileSync(join(MODEL, 'prompts.jsonl'), 'utf8').split('\n').slice(0, NUM_PROMPTS);
+  writeFileSync(at('prompts.jsonl'), lines.join('\n'));
+  writeFileSync(at('machine.json'), JSON.stringify(emulatedProfile(GPU_BYTES, linkRate)));
+  const args = ['--hw', at('machine.json'), '--model', MODEL, '--input', at('prompts.jsonl'), '--out', at('plan.json')];
+  expect((await flexplan('optimize', ...args, '--json')).stderr).toBe(`Plan written to ${at('plan.json')}\n`);
+  const job = ['--model', MODEL, '--input', at('prompts.jsonl'), '--output', at('out.jsonl')];
+  return { folder, at, job, planned: [...job, '--plan', at('plan.json')] };
+}
+
+function linesOf(path: string): { custom_id: string }[] {
+  return readFileSync(path, 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { custom_id: string });
+}
+
+describe('run', () => {
+  let run: RunDocument & { plan: Plan };
+  let trace: { traceEvents: { ph: string; cat?: string }[] };
+  let files: string[];
+
+  beforeAll(async () => {
+    const { folder, at, planned } = await prepare();
+    const outcome = await flexplan('run', ...planned, '--trace', at('trace.json'), '--out', at('run.json'), '--json');
+    expect(outcome.stderr).not.toContain('flexplan:');
+    expect(outcome.code).toBe(0);
+    run = documentOf(outcome) as unknown as typeof run;
+    expect(JSON.parse(readFileSync(at('run.json'), 'utf8'))).toEqual(run);
+    trace = JSON.parse(readFileSync(at('trace.json'), 'utf8')) as typeof trace;
+    files = readdirSync(folder).sort();
+    expect(linesOf(at('out.jsonl'))).toHaveLength(NUM_PROMPTS);
+  });
+
+  it('prints the document of the contract, every number consistent with the others', () => {
+    expect(run).toMatchObject({ schemaVersion: 1, source: 'measured', device: 'emulated', numSequences: NUM_PROMPTS });
+    expect(run.totalSeconds).toBeCloseTo(run.prefillSeconds + run.decodeSeconds, 12);
+    expect(run.genTokensPerSecond).toBeCloseTo(run.genTokens / run.totalSeconds, 6);
+    for (const name of ['prefillSeconds', 'decodeSeconds', 'totalSeconds', 'genTokensPerSecond'] as const)
+      expect(run.error[name]).toBeCloseTo((run.predicted[name] - run[name]) / run[name], 9);
+  });
+
+  it('stays below the caps and the predicted peaks', () => {
+    for (const tier of ['gpu', 'cpu', 'disk'] as const) {
+      expect(run.peakBytes[tier]).toBeLessThanOrEqual(run.capacityBytes[tier]);
+      expect(run.peakBytes[tier]).toBeLessThanOrEqual(run.predicted.peakBytes[tier]);
+    }
+    expect(run.capacityBytes.gpu).toBe(GPU_BYTES);
+    expect(run.placedBytes.weights).toEqual(run.plan.realised.bytes.weights);
+  });
+
+  it('traces every task that it ran', () => {
+    const spans = trace.traceEvents.filter(({ ph }) => ph === 'X');
+    expect(spans.length).toBeGreaterThan(run.plan.model.numLayers);
+    expect(spans.some(({ cat }) => cat === 'compute')).toBe(true);
+  });
+
+  it('leaves nothing but what was asked for', () => {
+    expect(files).toEqual(['machine.json', 'out.jsonl', 'plan.json', 'prompts.jsonl', 'run.json', 'trace.json']);
+  });
+});
+
+describe('run, otherwise', () => {
+  it('plans first when given a profile, and prints predicted beside measured', async () => {
+    const { at, job } = await prepare();
+    const { code, stdout } = await flexplan('run', ...job, '--hw', at('machine.json'));
+    expect(code).toBe(0);
+    expect(stdout).toContain('emulated GPU');
+    for (const word of ['predicted', 'measured', 'error', 'prefill', 'decode', 'peak memory'])
+      expect(stdout).toContain(word);
+  });
+
+  it('does not overwrite results unless told to', async () => {
+    const { at, planned } = await prepare();
+    writeFileSync(at('out.jsonl'), 'precious\n');
+    const refused = await flexplan('run', ...planned);
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain('--overwrite');
+    expect(readFileSync(at('out.jsonl'), 'utf8')).toBe('precious\n');
+    expect((await flexplan('run', ...planned, '--overwrite')).code).toBe(0);
+    expect(linesOf(at('out.jsonl'))).toHaveLength(NUM_PROMPTS);
+  });
+
+  it('refuses the plan of another model before it writes anything', async () => {
+    const { folder, at, planned } = await prepare();
+    const plan = JSON.parse(readFileSync(at('plan.json'), 'utf8')) as Plan;
+    writeFileSync(at('plan.json'), JSON.stringify({ ...plan, model: { ...plan.model, numLayers: 7 } }));
+    const before = readdirSync(folder);
+    const { code, stderr } = await flexplan('run', ...planned);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/plan's .*numLayers 7.*numLayers 6.*flexplan optimize/);
+    expect(readdirSync(folder)).toEqual(before);
+  });
+
+  it('refuses prompts that the plan has no room for', async () => {
+    const { folder, at, planned } = await prepare();
+    writeFileSync(at('prompts.jsonl'), JSON.stringify({ prompt: 'and '.repeat(400), max_tokens: 4 }));
+    const before = readdirSync(folder);
+    const { code, stderr } = await flexplan('run', ...planned);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/within the plan's promptTokens \d+, got one of \d+/);
+    expect(readdirSync(folder)).toEqual(before);
+  });
+
+  it('serves the rest when one line is bad, and says so', async () => {
+    const { at, planned } = await prepare();
+    const lines = readFileSync(at('prompts.jsonl'), 'utf8').split('\n');
+    writeFileSync(at('prompts.jsonl'), [...lines, '{"custom_id": "bad", "body": {"prompt": 7}}'].join('\n'));
+    const { code, stderr } = await flexplan('run', ...planned);
+    expect(code).toBe(0);
+    expect(stderr).toContain('1 requests could not be served');
+    const bad = linesOf(at('out.jsonl')).find(({ custom_id }) => custom_id === 'bad');
+    expect(bad).toHaveProperty('error.message');
+  });
+
+  it('stops at an interrupt with 130, and the same command finishes the job', async () => {
+    const { folder, at, planned } = await prepare(4e6);
+    const { child, outcome } = start(['run', ...planned, '--overwrite']);
+    child.stderr!.on('data', (chunk: Buffer) => chunk.toString().includes('prompts') && child.kill('SIGINT'));
+    const { code, stdout } = await outcome;
+    expect(code).toBe(130);
+    expect(stdout).toBe('');
+    expect(existsSync(at('out.jsonl'))).toBe(false);
+    expect((await flexplan('run', ...planned, '--link-bandwidth', '1GB/s')).code).toBe(0);
+    expect(linesOf(at('out.jsonl'))).toHaveLength(NUM_PROMPTS);
+    expect(readdirSync(folder).sort()).toEqual(['machine.json', 'out.jsonl', 'plan.json', 'prompts.jsonl']);
+  });
+});
