@@ -84,11 +84,11 @@ void BlockRun::runInOrder() {
 }
 
 void BlockRun::runTogether() {
-  if (loadsKvCache_) startTask(&BlockRun::loadKvCacheTask);
-  if (storesKvCache_) startTask(&BlockRun::storeKvCacheTask);
+  if (loadsKvCache_) startTask(&BlockRun::loadKvCacheTask, kvLoaded_);
+  if (storesKvCache_) startTask(&BlockRun::storeKvCacheTask, kvStored_);
   if (movesActivations_) {
-    startTask(&BlockRun::loadActivationsTask);
-    startTask(&BlockRun::storeActivationsTask);
+    startTask(&BlockRun::loadActivationsTask, activationsLoaded_);
+    startTask(&BlockRun::storeActivationsTask, activationsStored_);
   }
   try {
     computeTask();
@@ -99,10 +99,12 @@ void BlockRun::runTogether() {
   if (stopped_.load()) throw Stopped();
 }
 
-void BlockRun::startTask(void (BlockRun::*task)()) {
-  threads_.emplace_back([this, task] {
+// A task that is through holds nobody up, not even one that has begun on a step that will not come.
+void BlockRun::startTask(void (BlockRun::*task)(), Progress& progress) {
+  threads_.emplace_back([this, task, &progress] {
     try {
       (this->*task)();
+      progress.publish(Progress::kComplete);
     } catch (...) {
       context_.fail(std::current_exception());
     }
@@ -166,7 +168,7 @@ void BlockRun::loadActivationsTask() {
 
 void BlockRun::storeKvCacheTask() {
   for (int64_t i = 0; !isEnded(i); ++i) {
-    if (i == 1 && !context_.kvCache.stores(Phase::kDecode)) break;
+    if (i == 1 && !context_.kvCache.stores(Phase::kDecode)) return;
     for (int64_t j = 0; j < numLayers_; ++j) {
       for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
         const Item x = item(i, j, k);
@@ -179,7 +181,6 @@ void BlockRun::storeKvCacheTask() {
       }
     }
   }
-  kvStored_.publish(Progress::kComplete);
 }
 
 void BlockRun::storeActivationsTask() {
@@ -187,16 +188,14 @@ void BlockRun::storeActivationsTask() {
     for (int64_t j = 0; j < numLayers_; ++j) {
       for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
         const Item x = item(i, j, k);
-        if (j < numLayers_ - 1) {
-          computed_.waitFor(x.index + 1);
-          if (isEnded(i)) return;
-          storeActivations(x);
-        }
+        // The head stores nothing, but it reads its buffer until it is done.
+        computed_.waitFor(x.index + 1);
+        if (isEnded(i)) return;
+        storeActivations(x);
         activationsStored_.publish(x.index + 1);
       }
     }
   }
-  activationsStored_.publish(Progress::kComplete);
 }
 
 void BlockRun::loadKvCache(const Item& x) {

@@ -58,7 +58,7 @@ class BlockRun {
 
   void runTogether();
   void runInOrder();
-  void startTask(void (BlockRun::*task)());
+  void startTask(void (BlockRun::*task)(), Progress& progress);
 
   void computeTask();
   void loadKvCacheTask();
