@@ -122,6 +122,7 @@ Napi::Value EngineObject::run(const Napi::CallbackInfo& info) try {
   auto sequences = std::make_shared<const std::vector<Sequence>>(sequencesFrom(info[0].As<Napi::Array>()));
   const auto onStep = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
   const auto stream = std::make_shared<StepStream>(engine_);
+  engine_->announceRun();
   enter();
   const auto work = [engine = engine_, sequences, stream, onStep](Job& job) -> Job::ToJs {
     const auto result = std::make_shared<RunResult>(

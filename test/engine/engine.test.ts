@@ -115,6 +115,18 @@ describeNative('lifecycle', () => {
     expect(result.sequences.some(({ finishReason }) => finishReason === 'cancelled')).toBe(true);
   });
 
+  test('cancelling before the first step is not too early', async () => {
+    const engine = await Engine.open(engineOptions(await openModelFolder(KJV), LONG));
+    const running = engine.run(LONG);
+    engine.cancel();
+    const { sequences } = await running;
+    await engine.close();
+    for (const { finishReason, tokenIds } of sequences) {
+      expect(finishReason).toBe('cancelled');
+      expect(tokenIds.length).toBeLessThan(3);
+    }
+  });
+
   test('cancelling one sequence leaves the others', async () => {
     const sequences = [greedy([2, 5], 300), greedy([2, 6], 20)];
     const kjv = await openModelFolder(KJV);
