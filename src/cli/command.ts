@@ -6,7 +6,7 @@ import { FlexplanError } from '../errors.js';
 export interface OptionSpec<T> {
   readonly flags: string;
   readonly help: string;
-  readonly parse?: (text: string) => NonNullable<T>;
+  readonly parse?: (text: string) => unknown;
   readonly required?: boolean;
   /** Type only, never set. */
   readonly type?: T;

@@ -43,5 +43,5 @@ export function cappedProfile(nameOrPath: string, request: DeviceRequest): Hardw
   const profile = loadHardware(nameOrPath);
   const capacity = capacityBytes(profile);
   const caps = Object.entries(requestedCaps(request)).filter(([tier, cap]) => cap < capacity[tier as Tier]);
-  return caps.length === 0 ? profile : withCapacity(profile, Object.fromEntries(caps) as Partial<Record<Tier, number>>);
+  return caps.length === 0 ? profile : withCapacity(profile, Object.fromEntries(caps));
 }

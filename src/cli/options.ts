@@ -55,10 +55,14 @@ function readBitsOrAuto(text: string): 16 | 4 | 'auto' {
 }
 
 /** Puts the option's name in front of what its reader says. */
-function option<T>(flags: string, help: string, read: Reader<T>): OptionSpec<T | undefined> {
-  const parse = (text: string): NonNullable<T> => {
+function option<T extends NonNullable<unknown>>(
+  flags: string,
+  help: string,
+  read: Reader<T>,
+): OptionSpec<T | undefined> {
+  const parse = (text: string): T => {
     try {
-      return read(text)!;
+      return read(text);
     } catch (error) {
       throw error instanceof FlexplanError
         ? new FlexplanError(error.code, `${flags.split(' ')[0]}: ${error.message}`)
@@ -81,8 +85,11 @@ export const bitsOrAuto = (flags: string, help: string): OptionSpec<16 | 4 | 'au
 export const number = (flags: string, help: string, least = 0, most = Infinity): OptionSpec<number | undefined> =>
   option(flags, help, readNumber(least, most));
 /** Repeatable: values gather in a list. */
-export const list = <T>(flags: string, help: string, read: Reader<T>): OptionSpec<readonly T[] | undefined> =>
-  option(flags, help, read) as OptionSpec<readonly T[] | undefined>;
+export const list = <T extends NonNullable<unknown>>(
+  flags: string,
+  help: string,
+  read: Reader<T>,
+): OptionSpec<readonly T[] | undefined> => option(flags, help, read) as OptionSpec<readonly T[] | undefined>;
 export const required = <T>(spec: OptionSpec<T | undefined>): OptionSpec<NonNullable<T>> => ({
   ...(spec as OptionSpec<NonNullable<T>>),
   required: true,

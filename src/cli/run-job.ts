@@ -64,7 +64,7 @@ export async function runJob(
       signal: context.signal,
     },
     onProgress: report.update,
-  }).finally(report.stop);
+  }).finally(() => report.stop());
   return run ? { ...counts, run, document: measuredJob(plan, folder, requests, device, run) } : counts;
 }
 
@@ -102,7 +102,7 @@ function progressReporter(requests: readonly PreparedRequest[]) {
   const progress = startProgress('running', most);
   const rateAt = recentRate();
   return {
-    update({ genTokens, finishedRequests, totalRequests }: BatchProgress): void {
+    update: ({ genTokens, finishedRequests, totalRequests }: BatchProgress): void => {
       const rate = rateAt(genTokens);
       const speed =
         rate === undefined ? '' : `, ${Math.round(rate)} tok/s, ${formatSeconds((most - genTokens) / rate)} left`;

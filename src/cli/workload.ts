@@ -1,5 +1,6 @@
 /** The job: from numbers, or from a prompt file with its real token counts. */
 import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { FlexplanError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { workloadFromNumbers, workloadFromSequences } from '../workload/blocks.js';
@@ -32,7 +33,6 @@ export async function chosenWorkload(request: WorkloadRequest, model: ModelConfi
 async function workloadOfFile(input: string, modelPath: string, model: ModelConfig): Promise<Workload> {
   const { readPromptFile, sequenceLengths } = await import('../batch/prompt-file.js');
   const { loadTokenizer } = await import('../engine/tokenizer.js');
-  const { dirname } = await import('node:path');
   const folder = modelPath.endsWith('.json') ? dirname(modelPath) : modelPath;
   const tokenizer = existsSync(folder) ? await loadTokenizer(folder) : undefined;
   return workloadFromSequences(sequenceLengths(await readPromptFile(input, model, tokenizer), model));

@@ -87,11 +87,21 @@ function draw(table: ComparisonTable): Drawing {
   };
 }
 
+/** What labels need of a canvas: the DOM's types are not loaded in Node. */
+interface TextContext {
+  fillStyle: string;
+  font: string;
+  textBaseline: 'middle';
+  save(): void;
+  restore(): void;
+  fillText(text: string, x: number, y: number): void;
+}
+
 function barLabels(series: readonly (readonly Bar[])[], color: string): Plugin<'bar'> {
   return {
     id: 'barLabels',
     afterDatasetsDraw(chart) {
-      const { ctx } = chart;
+      const ctx = chart.ctx as unknown as TextContext;
       ctx.save();
       ctx.fillStyle = color;
       ctx.font = `11px ${FONT_FAMILY}`;
