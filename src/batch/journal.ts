@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import {
   closeSync,
   existsSync,
+  fstatSync,
   fsyncSync,
   openSync,
   readFileSync,
@@ -94,7 +95,12 @@ export class Journal {
 
   /** Leaves `OUT.partial` for a later run. */
   suspend(): void {
+    const empty = fstatSync(this.#file).size === 0;
     closeSync(this.#file);
+    // A job that came to nothing (the engine did not open) leaves nothing to go on with.
+    if (!empty) return;
+    rmSync(partialPath(this.outputPath), { force: true });
+    rmSync(identityPath(this.outputPath), { force: true });
   }
 }
 
