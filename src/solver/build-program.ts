@@ -1,0 +1,181 @@
+/**
+ * The cost terms of one batch shape as a linear program: minimise the seconds of the job over all placements that fit.
+ * A maximum of terms becomes one variable above each of them; nothing is computed here that the estimate computes too.
+ */
+import {
+  minus,
+  PLACEMENT_VARIABLES,
+  scale,
+  sum,
+  variable,
+  ZERO,
+  type Affine,
+  type PlacementVariable,
+} from '../cost-model/affine.js';
+import type { CostTerms } from '../cost-model/cost-terms.js';
+import { TENSOR_CLASSES } from '../policy/policy.js';
+import { TIERS, type Device, type Tier } from '../tiers.js';
+import type { LinearProgram, LinearRow, LinearTerm, LinearVariable } from './linear-program.js';
+import { ATTENDED, minimumOver, placementVariable, type PlacementDomain } from './placements.js';
+
+/** Tiers without capacity take nothing; only a device beside the CPU leaves attention to it. */
+export function placementDomain(terms: CostTerms, device: Device): PlacementDomain {
+  return { tiers: TIERS.filter((tier) => terms.capacityBytes[tier] > 0), cpuAttention: device !== 'cpu' };
+}
+
+export const LATENCY_ROW = 'latency';
+export const memoryRowName = (tier: Tier, moment: number): string => `memory.${tier}.${moment}`;
+export const memoryRowTier = (name: string): Tier => name.split('.')[1] as Tier;
+export const secondsRowName = (segment: number, bound: number): string => `seconds.${segment}.${bound}`;
+const secondsVariable = (segment: number): string => `seconds.${segment}`;
+
+const linearTerms = ({ coefficients }: Affine): LinearTerm[] =>
+  Object.entries(coefficients).map(([variable, coefficient]) => ({ variable, coefficient }));
+
+/**
+ * Positions of the terms that may be the largest: one that another never falls below is left out (of equal ones the
+ * first stays), so the maximum is the same over the whole domain.
+ */
+export function undominated(domain: PlacementDomain, terms: readonly Affine[]): number[] {
+  const isDominated = (term: Affine, position: number): boolean =>
+    terms.some((other, otherPosition) => {
+      if (otherPosition === position) return false;
+      const least = minimumOver(domain, minus(other, term));
+      return least > 0 || (least === 0 && otherPosition < position);
+    });
+  return terms.flatMap((term, position) => (isDominated(term, position) ? [] : [position]));
+}
+
+/** Values that placement variables are held at. */
+export type Fixed = Readonly<Partial<Record<PlacementVariable, number>>>;
+
+export interface ProgramOptions {
+  /** Longest that the job may take. Default Infinity. */
+  readonly maxLatencySeconds?: number;
+  readonly fixed?: Fixed;
+  /** Of equally fast placements take the one in the faster tiers: a nudge far below the solver's own tolerance of a plan. */
+  readonly preferFastTiers?: boolean;
+}
+
+/** The placement variables within the domain, priced by the coefficients of `seconds`. */
+export function placementVariables(
+  domain: PlacementDomain,
+  seconds: Affine = ZERO,
+  fixed: Fixed = {},
+): LinearVariable[] {
+  const allowed = new Set<string>(
+    TENSOR_CLASSES.flatMap((tensorClass) => domain.tiers.map((tier) => placementVariable(tensorClass, tier))),
+  );
+  for (const { variable, tier } of ATTENDED) {
+    if (domain.cpuAttention && domain.tiers.includes(tier)) allowed.add(variable);
+  }
+  return PLACEMENT_VARIABLES.map((name) => ({
+    name,
+    lower: fixed[name] ?? 0,
+    upper: fixed[name] ?? (allowed.has(name) ? 1 : 0),
+    cost: seconds.coefficients[name] ?? 0,
+  }));
+}
+
+/** Each class is placed whole; no more KV cache is attended than is there. */
+export function domainRows(): LinearRow[] {
+  const whole = TENSOR_CLASSES.map((tensorClass) => ({
+    name: `whole.${tensorClass}`,
+    terms: TIERS.map((tier) => ({ variable: placementVariable(tensorClass, tier), coefficient: 1 })),
+    lower: 1,
+    upper: 1,
+  }));
+  const attended = ATTENDED.map(({ variable, tier }) => ({
+    name: `attended.${tier}`,
+    terms: [
+      { variable, coefficient: 1 },
+      { variable: placementVariable('kvCache', tier), coefficient: -1 },
+    ],
+    lower: -Infinity,
+    upper: 0,
+  }));
+  return [...whole, ...attended];
+}
+
+/** Peak bytes of every moment within the capacity. */
+export function memoryRows(terms: CostTerms, domain: PlacementDomain): LinearRow[] {
+  return TIERS.flatMap((tier) =>
+    undominated(domain, terms.peakBytes[tier]).map((moment) => {
+      const bytes = terms.peakBytes[tier][moment]!;
+      return {
+        name: memoryRowName(tier, moment),
+        terms: linearTerms(bytes),
+        lower: -Infinity,
+        upper: terms.capacityBytes[tier] - bytes.constant,
+      };
+    }),
+  );
+}
+
+/** The seconds of the job: what is affine, and what is a maximum with a variable of its own. */
+interface JobSeconds {
+  affine: Affine;
+  readonly variables: LinearVariable[];
+  readonly rows: LinearRow[];
+}
+
+function jobSeconds(terms: CostTerms, domain: PlacementDomain): JobSeconds {
+  const job: JobSeconds = { affine: ZERO, variables: [], rows: [] };
+  terms.segments.forEach(({ count, boundSeconds }, segment) => {
+    const kept = undominated(domain, boundSeconds);
+    if (kept.length === 1) {
+      job.affine = sum(job.affine, scale(count, boundSeconds[kept[0]!]!));
+      return;
+    }
+    const name = secondsVariable(segment);
+    job.variables.push({ name, lower: 0, upper: Infinity, cost: count });
+    for (const bound of kept) {
+      const seconds = boundSeconds[bound]!;
+      job.rows.push({
+        name: secondsRowName(segment, bound),
+        terms: [{ variable: name, coefficient: -1 }, ...linearTerms(seconds)],
+        lower: -Infinity,
+        upper: -seconds.constant,
+      });
+    }
+  });
+  return job;
+}
+
+function latencyRow({ affine, variables }: JobSeconds, maxLatencySeconds: number): LinearRow[] {
+  if (maxLatencySeconds === Infinity) return [];
+  const terms = [...linearTerms(affine), ...variables.map(({ name, cost }) => ({ variable: name, coefficient: cost }))];
+  return [{ name: LATENCY_ROW, terms, lower: -Infinity, upper: maxLatencySeconds - affine.constant }];
+}
+
+const NUDGE_FRACTION = 1e-5;
+const NUDGED_TIERS = { cpu: 1, disk: 2 } as const;
+
+/** A price on the slower tiers, of a small part of the least seconds that the job can take. */
+function slowTierNudge({ segments }: CostTerms, domain: PlacementDomain): Affine {
+  const leastSeconds = segments.reduce(
+    (total, { count, boundSeconds }) =>
+      total + count * Math.max(...boundSeconds.map((bound) => minimumOver(domain, bound))),
+    0,
+  );
+  const prices = Object.entries(NUDGED_TIERS).map(([tier, weight]) =>
+    scale(NUDGE_FRACTION * weight * leastSeconds, variable(`weights.${tier as keyof typeof NUDGED_TIERS}`)),
+  );
+  return sum(...prices);
+}
+
+/** Objective: seconds of the job. Values: the placement variables (and the seconds of one run of each segment). */
+export function buildProgram(
+  terms: CostTerms,
+  domain: PlacementDomain,
+  { maxLatencySeconds = Infinity, fixed = {}, preferFastTiers = false }: ProgramOptions = {},
+): LinearProgram {
+  const seconds = jobSeconds(terms, domain);
+  const priced = preferFastTiers ? sum(seconds.affine, slowTierNudge(terms, domain)) : seconds.affine;
+  return {
+    name: 'placement',
+    objectiveConstant: seconds.affine.constant,
+    variables: [...placementVariables(domain, priced, fixed), ...seconds.variables],
+    rows: [...domainRows(), ...memoryRows(terms, domain), ...seconds.rows, ...latencyRow(seconds, maxLatencySeconds)],
+  };
+}

@@ -1,0 +1,163 @@
+/** When no policy fits: which tier lacks how many bytes, and the changes of which each one alone makes the job feasible. */
+import type { BatchShape } from '../cost-model/cost-terms.js';
+import { capacityBytes, hasGpuTier } from '../hardware/check-profile.js';
+import type { HardwareProfile } from '../hardware/hardware-profile.js';
+import { TIERS, type Tier } from '../tiers.js';
+import { formatBytes, formatSeconds, MIB } from '../units.js';
+import { placementDomain } from './build-program.js';
+import { solveElastic, type ElasticSolution } from './elastic.js';
+import type { LinearSolver } from './linear-program.js';
+import type { OptimizeOptions } from './options.js';
+import type { JobModel } from './search.js';
+
+export interface Shortfall {
+  readonly tier: Tier;
+  readonly missingBytes: number;
+}
+
+/** What to change; with it the same call succeeds. */
+export interface RemedyChange {
+  /** Capacity that the tier needs in all: of the machine, and of the cap where one is set. */
+  readonly capacityBytes?: Partial<Record<Tier, number>>;
+  readonly options?: Partial<OptimizeOptions>;
+}
+
+export interface InfeasibleResult {
+  readonly status: 'infeasible';
+  /** Of the smallest batch shape that the options allow. Empty when only the latency limit is in the way. */
+  readonly shortfall: readonly Shortfall[];
+  /** In words, the least intrusive first. */
+  readonly remedies: readonly string[];
+  /** The same for programs, in the same order. */
+  readonly changes: readonly RemedyChange[];
+}
+
+export interface Remedy {
+  readonly words: string;
+  readonly change: RemedyChange;
+}
+
+/** Whether the job is feasible with this change. */
+export type Trial = (change: RemedyChange) => Promise<boolean>;
+
+const TIER_WORDS: Readonly<Record<Tier, string>> = { gpu: 'GPU memory', cpu: 'RAM', disk: 'disk' };
+const CAP_FLAGS: Readonly<Record<Tier, string>> = { gpu: '--gpu-memory', cpu: '--cpu-memory', disk: '--disk' };
+
+const machineTiers = (hardware: HardwareProfile): Tier[] =>
+  TIERS.filter((tier) => tier !== 'gpu' || hasGpuTier(hardware));
+
+/** Rounding to whole rows and sequences may need more than the fractions do: the first try, then larger ones. */
+const MARGINS = [1.001, 1.01, 1.03, 1.1, 1.3, 2];
+
+async function capacityRemedy(
+  tier: Tier,
+  capacity: number,
+  missingBytes: number,
+  feasible: Trial,
+): Promise<Remedy | undefined> {
+  for (const margin of MARGINS) {
+    const wanted = Math.ceil((capacity + missingBytes * margin) / MIB) * MIB;
+    const change = { capacityBytes: { [tier]: wanted } };
+    if (await feasible(change)) {
+      const more = formatBytes(wanted - capacity);
+      const words = `give it ${more} more ${TIER_WORDS[tier]}: ${formatBytes(wanted)} in all (${CAP_FLAGS[tier]}, if the machine has it)`;
+      return { words, change };
+    }
+  }
+  return undefined;
+}
+
+function optionRemedies({ weightBits, kvCacheBits, gpuBatchSize, numGpuBatches }: OptimizeOptions): Remedy[] {
+  const remedy = (words: string, options: Partial<OptimizeOptions>): Remedy => ({ words, change: { options } });
+  return [
+    ...(gpuBatchSize === 'auto' || gpuBatchSize === 1
+      ? []
+      : [remedy('leave the GPU batch size open (drop --gpu-batch-size)', { gpuBatchSize: 'auto' })]),
+    ...(numGpuBatches === 'auto' || numGpuBatches === 1
+      ? []
+      : [remedy('leave the number of GPU batches open (drop --num-gpu-batches)', { numGpuBatches: 'auto' })]),
+    ...(kvCacheBits === 16 ? [remedy('store the KV cache in 4 bits (--kv-bits 4)', { kvCacheBits: 4 })] : []),
+    ...(weightBits === 16 ? [remedy('store the weights in 4 bits (--weight-bits 4)', { weightBits: 4 })] : []),
+    ...(weightBits === 16 && kvCacheBits === 16
+      ? [
+          remedy('store weights and KV cache in 4 bits (--weight-bits 4 --kv-bits 4)', {
+            weightBits: 4,
+            kvCacheBits: 4,
+          }),
+        ]
+      : []),
+  ];
+}
+
+interface Missing {
+  readonly job: JobModel;
+  readonly shape: BatchShape;
+  readonly solution: ElasticSolution;
+}
+
+const totalMissing = ({ solution }: Missing): number =>
+  TIERS.reduce((sum, tier) => sum + solution.missingBytes[tier], 0);
+
+async function leastMissing(
+  job: JobModel,
+  shapes: readonly BatchShape[],
+  tiers: readonly Tier[],
+  solver: LinearSolver,
+): Promise<Missing | undefined> {
+  let least: Missing | undefined;
+  for (const shape of shapes) {
+    const terms = job.costTerms(shape);
+    const domain = { ...placementDomain(terms, job.device) };
+    const growing = { ...domain, tiers: TIERS.filter((tier) => domain.tiers.includes(tier) || tiers.includes(tier)) };
+    const solution = await solveElastic(solver, terms, growing, tiers);
+    const missing = solution && { job, shape, solution };
+    if (missing && (!least || totalMissing(missing) < totalMissing(least))) least = missing;
+  }
+  return least;
+}
+
+/** `smallestShapes`: the smallest batch shape for each choice of bit widths that the options leave open. */
+export async function explainShortfall(
+  job: JobModel,
+  hardware: HardwareProfile,
+  options: OptimizeOptions,
+  smallestShapes: readonly BatchShape[],
+  solver: LinearSolver,
+  feasible: Trial,
+): Promise<InfeasibleResult> {
+  const capacity = capacityBytes(hardware);
+  const tiers = machineTiers(hardware);
+  const used = tiers.filter((tier) => capacity[tier] > 0);
+  const together =
+    (await leastMissing(job, smallestShapes, used, solver)) ?? (await leastMissing(job, smallestShapes, tiers, solver));
+  const remedies: Remedy[] = [];
+  for (const remedy of optionRemedies(options)) if (await feasible(remedy.change)) remedies.push(remedy);
+  for (const tier of [...tiers].reverse()) {
+    const alone = await leastMissing(job, smallestShapes, [tier], solver);
+    const remedy = alone && (await capacityRemedy(tier, capacity[tier], alone.solution.missingBytes[tier], feasible));
+    if (remedy) remedies.push(remedy);
+  }
+  const missingBytes = together?.solution.missingBytes;
+  return {
+    status: 'infeasible',
+    shortfall: tiers.flatMap((tier) => {
+      const bytes = Math.ceil(missingBytes?.[tier] ?? 0);
+      return bytes > 0 ? [{ tier, missingBytes: bytes }] : [];
+    }),
+    remedies: remedies.map(({ words }) => words),
+    changes: remedies.map(({ change }) => change),
+  };
+}
+
+/** Everything fits, but not in time: the answer names the time in which it does. */
+export function explainLatency(leastSeconds: number): InfeasibleResult {
+  const maxLatencySeconds = Math.ceil(leastSeconds * 1.001 * 1e3) / 1e3;
+  return {
+    status: 'infeasible',
+    shortfall: [],
+    remedies: [
+      `allow ${formatSeconds(maxLatencySeconds)} (--max-latency-seconds ${maxLatencySeconds}): no policy that fits takes less than ${formatSeconds(leastSeconds)}`,
+    ],
+    changes: [{ options: { maxLatencySeconds } }],
+  };
+}

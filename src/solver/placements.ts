@@ -1,0 +1,72 @@
+/** The set of all placements: one simplex for each tensor class, and attention on the CPU over no more KV cache than is there. */
+import type { Affine, PlacementVariable } from '../cost-model/affine.js';
+import type { Placement, Policy, TensorClass } from '../policy/policy.js';
+import { TENSOR_CLASSES } from '../policy/policy.js';
+import { TIERS, type Tier } from '../tiers.js';
+
+/** Which placements the machine allows. */
+export interface PlacementDomain {
+  /** Tiers with any capacity. */
+  readonly tiers: readonly Tier[];
+  /** Whether there is a CPU beside the device to attend. */
+  readonly cpuAttention: boolean;
+}
+
+/** Attended share of the KV cache on a tier: the variable, and the fraction that caps it. */
+export const ATTENDED = [
+  { variable: 'kvCpuAttended', tier: 'cpu' },
+  { variable: 'kvDiskCpuAttended', tier: 'disk' },
+] as const satisfies readonly { variable: PlacementVariable; tier: Tier }[];
+
+export const placementVariable = (tensorClass: TensorClass, tier: Tier): PlacementVariable => `${tensorClass}.${tier}`;
+
+function attendedSaving({ coefficients }: Affine, { cpuAttention }: PlacementDomain, tier: Tier): number {
+  if (!cpuAttention || tier === 'gpu') return 0;
+  return Math.min(0, coefficients[tier === 'cpu' ? 'kvCpuAttended' : 'kvDiskCpuAttended'] ?? 0);
+}
+
+/** Least value of the term over the whole domain: each class goes wholly to its cheapest tier. Infinity if no tier is left. */
+export function minimumOver(domain: PlacementDomain, term: Affine): number {
+  let value = term.constant;
+  for (const tensorClass of TENSOR_CLASSES) {
+    let least = Infinity;
+    for (const tier of domain.tiers) {
+      const saving = tensorClass === 'kvCache' ? attendedSaving(term, domain, tier) : 0;
+      least = Math.min(least, (term.coefficients[placementVariable(tensorClass, tier)] ?? 0) + saving);
+    }
+    value += least;
+  }
+  return value;
+}
+
+/** Fractions from the solver's numbers: dust removed, sums exactly 1. */
+function cleanFractions(values: Readonly<Record<string, number>>, tensorClass: TensorClass): Placement[TensorClass] {
+  const clean = (tier: Tier): number => {
+    const value = values[placementVariable(tensorClass, tier)] ?? 0;
+    return value < FRACTION_DUST ? 0 : value;
+  };
+  const [gpu, cpu, disk] = TIERS.map(clean) as [number, number, number];
+  const total = gpu + cpu + disk;
+  return { gpu: gpu / total, cpu: cpu / total, disk: disk / total };
+}
+
+/** Below this a fraction is rounding error of the solver, not a wish: of 10^12 bytes it is a kilobyte. */
+const FRACTION_DUST = 1e-9;
+
+type PlacementPart = Pick<Policy, 'placement' | 'cpuAttentionFraction' | 'diskKvCpuAttentionFraction'>;
+
+/** The part of a policy that a point of the domain describes. */
+export function placementOf(values: Readonly<Record<string, number>>): PlacementPart {
+  const placement = {
+    weights: cleanFractions(values, 'weights'),
+    kvCache: cleanFractions(values, 'kvCache'),
+    activations: cleanFractions(values, 'activations'),
+  };
+  const share = (attended: number | undefined, whole: number): number =>
+    whole === 0 ? 0 : Math.min(1, Math.max(0, (attended ?? 0) / whole));
+  return {
+    placement,
+    cpuAttentionFraction: share(values['kvCpuAttended'], placement.kvCache.cpu),
+    diskKvCpuAttentionFraction: share(values['kvDiskCpuAttended'], placement.kvCache.disk),
+  };
+}

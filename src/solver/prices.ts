@@ -1,0 +1,93 @@
+/**
+ * Bounds by weak duality: the duals of one solved program price the memory and weigh the stages of every other shape,
+ * and whatever the prices, the priced problem never takes longer than the real one. It is solved by looking at
+ * each tensor class on its own, so a bound costs microseconds where a program costs a millisecond.
+ */
+import { scale, sum, type Affine } from '../cost-model/affine.js';
+import type { CostTerms, Segment } from '../cost-model/cost-terms.js';
+import { TIERS, type Tier } from '../tiers.js';
+import { memoryRowName, secondsRowName } from './build-program.js';
+import { minimumOver, type PlacementDomain } from './placements.js';
+
+export interface Prices {
+  /** Seconds of the job that one more byte saves, for each tier and moment. */
+  readonly memorySecondsPerByte: Readonly<Record<Tier, readonly number[]>>;
+  /** For each segment, how much of its seconds each bound is answerable for; they sum to 1. */
+  readonly boundWeights: readonly (readonly number[])[];
+}
+
+/** What is known before any program is solved. */
+export const NO_PRICES: Prices = { memorySecondsPerByte: { gpu: [], cpu: [], disk: [] }, boundWeights: [] };
+
+type RowDuals = Readonly<Record<string, number>>;
+
+function weightsOf({ boundSeconds }: Segment, segment: number, duals: RowDuals): number[] {
+  const weights = boundSeconds.map((_, bound) => Math.max(0, -(duals[secondsRowName(segment, bound)] ?? 0)));
+  const total = weights.reduce((whole, weight) => whole + weight, 0);
+  return total === 0 ? [] : weights.map((weight) => weight / total);
+}
+
+/** What the duals of a program built from `terms` say of memory and stages. */
+export function pricesOf(terms: CostTerms, duals: RowDuals): Prices {
+  const ofTier = (tier: Tier): number[] =>
+    terms.peakBytes[tier].map((_, moment) => Math.max(0, -(duals[memoryRowName(tier, moment)] ?? 0)));
+  return {
+    memorySecondsPerByte: { gpu: ofTier('gpu'), cpu: ofTier('cpu'), disk: ofTier('disk') },
+    boundWeights: terms.segments.map((segment, position) => weightsOf(segment, position, duals)),
+  };
+}
+
+/** Of several lower bounds, the one that is highest where it is lowest. */
+function bestSingleBound(domain: PlacementDomain, bounds: readonly Affine[]): Affine {
+  let best = bounds[0]!;
+  let highest = -Infinity;
+  for (const bound of bounds) {
+    const least = minimumOver(domain, bound);
+    if (least > highest) [best, highest] = [bound, least];
+  }
+  return best;
+}
+
+function weighted(bounds: readonly Affine[], weights: readonly number[]): Affine {
+  return sum(...bounds.flatMap((bound, i) => (weights[i]! > 0 ? [scale(weights[i]!, bound)] : [])));
+}
+
+function pricedMemory(terms: CostTerms, { memorySecondsPerByte }: Prices, factor: number): Affine[] {
+  return TIERS.flatMap((tier) =>
+    terms.peakBytes[tier].flatMap((bytes, moment) => {
+      const price = factor * (memorySecondsPerByte[tier][moment] ?? 0);
+      return price === 0 ? [] : [scale(price, sum(bytes, { constant: -terms.capacityBytes[tier], coefficients: {} }))];
+    }),
+  );
+}
+
+/**
+ * Seconds that no placement of this shape goes below. `factor` scales the memory prices (any value that is not negative
+ * gives a valid bound). Segments for which the prices have no weights count with their best single bound.
+ */
+export function secondsBound(terms: CostTerms, domain: PlacementDomain, prices: Prices, factor = 1): number {
+  const priced = terms.segments.map(({ count, boundSeconds }, segment) => {
+    const weights = prices.boundWeights[segment];
+    const fits = weights !== undefined && weights.length === boundSeconds.length;
+    return scale(count, fits ? weighted(boundSeconds, weights) : bestSingleBound(domain, boundSeconds));
+  });
+  return minimumOver(domain, sum(...priced, ...pricedMemory(terms, prices, factor)));
+}
+
+/** Weighted bytes that are missing whatever the placement: above 0, nothing of this shape fits. */
+export function shortfallBound(terms: CostTerms, domain: PlacementDomain, prices: Prices): number {
+  return minimumOver(domain, sum(...pricedMemory(terms, prices, 1)));
+}
+
+/** Whether one tier alone, or all together, can be seen to be too small, without solving anything. */
+export function cannotFit(terms: CostTerms, domain: PlacementDomain): boolean {
+  const excess = TIERS.map((tier) =>
+    terms.peakBytes[tier].map((bytes) => sum(bytes, { constant: -terms.capacityBytes[tier], coefficients: {} })),
+  );
+  const isShort = (bytes: Affine): boolean => minimumOver(domain, bytes) > 0;
+  if (excess.flat().some(isShort)) return true;
+  const mostMoments = Math.max(...excess.map((moments) => moments.length));
+  return Array.from({ length: mostMoments }, (_, moment) =>
+    sum(...excess.map((moments) => moments[Math.min(moment, moments.length - 1)]!)),
+  ).some(isShort);
+}

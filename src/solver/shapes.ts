@@ -1,0 +1,110 @@
+/** The batch shapes worth trying. Nothing here knows a machine: bounds and memory decide which of them survive. */
+import type { BatchShape } from '../cost-model/cost-terms.js';
+import { QUANT_GROUP_SIZE, type Policy } from '../policy/policy.js';
+import type { Workload } from '../workload/workload.js';
+import type { OptimizeOptions } from './options.js';
+
+const LARGEST_GPU_BATCH = 4096;
+const LARGEST_NUM_GPU_BATCHES = 512;
+
+/** So few are all tried. */
+const FEW = 12;
+
+/** 1, 2, 4, 8, ...: the coarse grid. `refine` tries the values between. */
+function coarseGrid(largest: number): number[] {
+  const values: number[] = [];
+  for (let power = 1; power <= largest; power *= 2) values.push(power);
+  return values;
+}
+
+const ascending = (values: readonly number[]): number[] => [...new Set(values)].sort((a, b) => a - b);
+
+/** With a known number of things to do: no more than that at once, and the splits into few equal parts. */
+function withEvenSplits(grid: readonly number[], total: number | undefined): number[] {
+  if (total === undefined) return [...grid];
+  if (total <= FEW) return Array.from({ length: total }, (_, i) => i + 1);
+  const splits = [1, 2, 3, 4].map((parts) => Math.ceil(total / parts));
+  return ascending([...grid, ...splits]).filter((value) => value <= total);
+}
+
+/** Ascending. */
+export function gpuBatchSizes({ numSequences }: Workload, { gpuBatchSize }: OptimizeOptions): number[] {
+  return gpuBatchSize === 'auto' ? withEvenSplits(coarseGrid(LARGEST_GPU_BATCH), numSequences) : [gpuBatchSize];
+}
+
+/** Ascending. */
+export function numsGpuBatches(
+  { numSequences }: Workload,
+  { numGpuBatches }: OptimizeOptions,
+  gpuBatchSize: number,
+): number[] {
+  if (numGpuBatches !== 'auto') return [numGpuBatches];
+  const whole = numSequences === undefined ? undefined : Math.ceil(numSequences / gpuBatchSize);
+  return withEvenSplits(coarseGrid(LARGEST_NUM_GPU_BATCHES), whole);
+}
+
+type Bits = Pick<Policy, 'weightBits' | 'kvCacheBits'>;
+
+/** The bit widths that the options leave open, the most exact ones first. */
+export function bitWidths({ weightBits, kvCacheBits }: OptimizeOptions): Bits[] {
+  const choices = (bits: 16 | 4 | 'auto'): readonly (16 | 4)[] => (bits === 'auto' ? [16, 4] : [bits]);
+  return choices(weightBits).flatMap((weights) =>
+    choices(kvCacheBits).map((kvCache) => ({ weightBits: weights, kvCacheBits: kvCache })),
+  );
+}
+
+export function batchShape(
+  gpuBatchSize: number,
+  numGpuBatches: number,
+  bits: Bits,
+  { overlap }: OptimizeOptions,
+): BatchShape {
+  return { gpuBatchSize, numGpuBatches, ...bits, quantGroupSize: QUANT_GROUP_SIZE, overlap };
+}
+
+/** At most so many values are tried between two neighbours of the coarse grid, in each direction. */
+const MOST_BETWEEN = 3;
+
+function between(low: number, high: number): number[] {
+  const step = Math.max(1, Math.ceil((high - low) / (MOST_BETWEEN + 1)));
+  const values: number[] = [];
+  for (let value = low; value < high; value += step) values.push(value);
+  return [...values, high];
+}
+
+/** Values from the one below `chosen` in the coarse grid to the one above, several steps between each. */
+function surrounding(grid: readonly number[], chosen: number): number[] {
+  const below = grid.filter((value) => value < chosen).at(-1) ?? chosen;
+  const above = grid.find((value) => value > chosen) ?? chosen;
+  return ascending([...between(below, chosen), ...between(chosen, above)]);
+}
+
+/** The finer shapes around one of the coarse grid, with the same bit widths. Fixed numbers stay fixed. */
+export function refine(shape: BatchShape, workload: Workload, options: OptimizeOptions): BatchShape[] {
+  const batchSizes = surrounding(gpuBatchSizes(workload, options), shape.gpuBatchSize);
+  const counts = surrounding(numsGpuBatches(workload, options, shape.gpuBatchSize), shape.numGpuBatches);
+  return batchSizes.flatMap((gpuBatchSize) =>
+    counts.map((numGpuBatches) => ({ ...shape, gpuBatchSize, numGpuBatches })),
+  );
+}
+
+const NEIGHBOUR_FACTOR = 1.25;
+
+/** The shape itself, then its neighbours a quarter larger and smaller in each direction that the options leave open. */
+export function neighbours(
+  shape: BatchShape,
+  { numSequences = Infinity }: Workload,
+  options: OptimizeOptions,
+): BatchShape[] {
+  const near = (value: number, choice: number | 'auto', most: number): number[] =>
+    choice === 'auto'
+      ? [Math.min(most, Math.ceil(value * NEIGHBOUR_FACTOR)), Math.max(1, Math.floor(value / NEIGHBOUR_FACTOR))]
+      : [];
+  const batchSizes = near(shape.gpuBatchSize, options.gpuBatchSize, numSequences);
+  const counts = near(shape.numGpuBatches, options.numGpuBatches, Math.ceil(numSequences / shape.gpuBatchSize));
+  return [
+    shape,
+    ...batchSizes.map((gpuBatchSize) => ({ ...shape, gpuBatchSize })),
+    ...counts.map((numGpuBatches) => ({ ...shape, numGpuBatches })),
+  ];
+}
