@@ -36,3 +36,13 @@ export const anyWorkload = fc.oneof(
     .map(([{ promptTokens, genTokens }, numSequences]) => workloadFromNumbers(promptTokens, genTokens, numSequences)),
   fc.array(anyLength, { minLength: 1, maxLength: 40 }).map(workloadFromSequences),
 );
+
+/** The same policy on a device without gpu tier: what it had there is in RAM. */
+export function withoutGpu(policy: Policy): Policy {
+  const onCpu = ({ disk }: TierFractions) => ({ gpu: 0, cpu: 1 - disk, disk });
+  const { weights, kvCache, activations } = policy.placement;
+  return {
+    ...policy,
+    placement: { weights: onCpu(weights), kvCache: onCpu(kvCache), activations: onCpu(activations) },
+  };
+}

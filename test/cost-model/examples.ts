@@ -13,7 +13,7 @@ export const tinyModel: ModelConfig = {
   numKvHeads: 2,
   headDim: 4,
   vocabSize: 50,
-  maxPositions: 30,
+  maxPositions: 62,
   embeddingSize: 8,
   tiedEmbeddings: true,
   norm: 'layerNorm',
