@@ -15,7 +15,6 @@ inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t roundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 inline Vec zero() { return set1(0.0f); }
-inline float sumLane(Vec a) { return sum4(a, zero(), zero(), zero())[0]; }
 inline Vec loadUpTo(const float* p, int64_t n) { return n >= kLanes ? load(p) : loadPartial(p, n); }
 inline void storeUpTo(float* p, int64_t n, Vec v) {
   if (n >= kLanes) return store(p, v);
@@ -49,6 +48,14 @@ inline void decodeGroup(const std::byte* p, Vec out[kGroupVecs]) {
   }
 }
 
+// The last n < kLanes values of a row, reading no byte behind them; other lanes are zero.
+template <DataType kType>
+inline Vec decodePartial(const std::byte* p, int64_t n) {
+  std::byte last[groupBytes<kType>() / kGroupVecs] = {};
+  __builtin_memcpy(last, p, static_cast<size_t>(n * groupBytes<kType>() / kGroup));
+  return decode<kType>(last);
+}
+
 // The last n < 64 values of a row, reading no byte behind them. Fills the vectors that hold one of them; lanes behind are
 // zero (kInt4: the group's padding).
 template <DataType kType>
@@ -62,129 +69,51 @@ inline void decodeTail(const std::byte* p, int64_t n, Vec out[kGroupVecs]) {
   }
 }
 
-// ---- Products: a tile of up to 4 rows times some tokens -------------------------------------------------------------
-// Every path adds the products of one output element in the same order: lane l takes columns l, l + kLanes, ... of a column block,
-// sum4 adds the lanes, blocks are added one after the other. So the paths give the same bits.
+// ---- Products ----------------------------------------------------------------------------------------------------------
+// Lanes are rows: a column of the panel (2 vectors, one weight of each of 2 * kLanes rows) times one x per token. Each output element
+// is a chain of multiply-adds over the columns of a block, and the sum of its blocks in order, whatever the number of tokens.
 
-// Adds one block's sums of up to 4 rows to out, which the first block initialises with the bias.
-template <int kRows>
-inline void addToOutput(Quad sums, bool first, const float* bias, float* out) {
-  for (int r = 0; r < kRows; ++r) {
-    const float before = !first ? out[r] : bias != nullptr ? bias[r] : 0.0f;
-    out[r] = before + sums[r];
-  }
-}
-template <>
-inline void addToOutput<4>(Quad sums, bool first, const float* bias, float* out) {
-  Quad before{};
-  if (!first) {
-    __builtin_memcpy(&before, out, sizeof(before));
-  } else if (bias != nullptr) {
-    __builtin_memcpy(&before, bias, sizeof(before));
-  }
-  const Quad after = before + sums;
-  __builtin_memcpy(out, &after, sizeof(after));
-}
+constexpr int64_t kTileRows = 2 * kLanes;
+// Constant, and no power of two: tokens of equal column must not compete for the same sets of the L1 cache.
+constexpr int64_t kTokenStride = kColumnBlock + kPanelPad;
 
-template <int kRows, int kTokens>
-struct Accumulators {
-  Vec lanes[kTokens][kRows];
-
-  Accumulators() {
-    for (auto& token : lanes)
-      for (Vec& v : token) v = zero();
-  }
-  Quad sums(int token) const {
-    const Vec* a = lanes[token];
-    return sum4(a[0], kRows > 1 ? a[kRows > 1 ? 1 : 0] : zero(), kRows > 2 ? a[kRows > 2 ? 2 : 0] : zero(),
-                kRows > 3 ? a[kRows > 3 ? 3 : 0] : zero());
-  }
-};
-
-// Few tokens: weights are converted in registers and used at once. Weights: `rows` of the first row, at the block's first column.
-template <DataType kType, int kRows, int kTokens>
-inline void multiplyConverting(const std::byte* rows, int64_t stride, int64_t cols, const float* x, int64_t xStride,
-                               Accumulators<kRows, kTokens>& acc) {
-  Vec w[kGroupVecs];
-  int64_t col = 0;
-  for (; col + kGroup <= cols; col += kGroup, rows += groupBytes<kType>()) {
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) {
-      // The rows after these, at the same column: far enough ahead to hide memory, near enough to stay cached until then.
-      __builtin_prefetch(rows + (r + kRows) * stride, 0, 2);
-      if constexpr (groupBytes<kType>() > 64) __builtin_prefetch(rows + (r + kRows) * stride + 64, 0, 2);
-      decodeGroup<kType>(rows + r * stride, w);
-#pragma GCC unroll 16
-      for (int i = 0; i < kGroupVecs; ++i)
-#pragma GCC unroll 4
-        for (int t = 0; t < kTokens; ++t)
-          acc.lanes[t][r] = fma(w[i], load(x + t * xStride + col + i * kLanes), acc.lanes[t][r]);
-    }
-  }
-  if (col == cols) return;
-  for (int r = 0; r < kRows; ++r) {
-    decodeTail<kType>(rows + r * stride, cols - col, w);
-    for (int i = 0; i * kLanes < cols - col; ++i)
-      for (int t = 0; t < kTokens; ++t)
-        acc.lanes[t][r] =
-            fma(w[i], loadUpTo(x + t * xStride + col + i * kLanes, cols - col - i * kLanes), acc.lanes[t][r]);
-  }
-}
-
-// Many tokens: weights come converted, in a panel whose rows are padded to whole vectors.
-template <int kRows, int kTokens>
-inline void multiplyPanel(const float* panel, int64_t stride, int64_t cols, const float* x, int64_t xStride,
-                          Accumulators<kRows, kTokens>& acc) {
-  int64_t col = 0;
-  for (; col + kLanes <= cols; col += kLanes) {
-    Vec w[kRows];
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) w[r] = load(panel + r * stride + col);
-#pragma GCC unroll 6
-    for (int t = 0; t < kTokens; ++t) {
-      const Vec xs = load(x + t * xStride + col);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) acc.lanes[t][r] = fma(w[r], xs, acc.lanes[t][r]);
-    }
-  }
-  if (col == cols) return;
-  for (int t = 0; t < kTokens; ++t) {
-    const Vec xs = loadPartial(x + t * xStride + col, cols - col);
-    for (int r = 0; r < kRows; ++r) acc.lanes[t][r] = fma(load(panel + r * stride + col), xs, acc.lanes[t][r]);
-  }
-}
-
-// Where a tile of the output goes, and whether this is its first column block.
+// Where a tile of the output goes.
 struct Output {
-  const float* bias;
+  const float* bias;  // of the first row, or null
   float* out;
-  int64_t stride;
-  bool first;
+  int64_t stride, rows;
+  bool first;  // column block: starts from the bias
 };
 
-template <int kRows, int kTokens>
-inline void finishTile(const Accumulators<kRows, kTokens>& acc, const Output& output) {
-#pragma GCC unroll 6
+// kVecs / 2 neighbouring tiles of rows. panel: [kVecs / 2, kColumnBlock, kTileRows]; x: [kTokens, kTokenStride]
+template <int kTokens, int kVecs>
+void multiplyTile(const float* panel, int64_t cols, const float* x, const Output& o) {
+  Vec acc[kTokens][kVecs];
+#pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t)
-    addToOutput<kRows>(acc.sums(t), output.first, output.bias, output.out + t * output.stride);
-}
-
-template <DataType kType, int kRows, int kTokens>
-void convertingTile(const Product& p, int64_t row) {
-  for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock) {
-    Accumulators<kRows, kTokens> acc;
-    multiplyConverting<kType, kRows, kTokens>(
-        p.weight.data + row * p.weight.stride + col / kGroup * groupBytes<kType>(), p.weight.stride,
-        smaller(kColumnBlock, p.weight.cols - col), p.x + col, p.xStride, acc);
-    finishTile(acc, {p.bias != nullptr ? p.bias + row : nullptr, p.out + row, p.outStride, col == 0});
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) acc[t][v] = zero();
+  for (int64_t col = 0; col < cols; ++col) {
+    Vec w[kVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) w[v] = load(panel + v / 2 * kTileRows * kColumnBlock + col * kTileRows + v % 2 * kLanes);
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) {
+      const Vec xs = set1(x[t * kTokenStride + col]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) acc[t][v] = fma(w[v], xs, acc[t][v]);
+    }
   }
-}
-
-template <int kRows, int kTokens>
-void panelTile(const float* panel, int64_t stride, int64_t cols, const float* x, int64_t xStride, const Output& output) {
-  Accumulators<kRows, kTokens> acc;
-  multiplyPanel<kRows, kTokens>(panel, stride, cols, x, xStride, acc);
-  finishTile(acc, output);
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      const int64_t rows = o.rows - v * kLanes;
+      if (rows <= 0) continue;
+      float* out = o.out + t * o.stride + v * kLanes;
+      const float* start = !o.first ? out : o.bias != nullptr ? o.bias + v * kLanes : nullptr;
+      storeUpTo(out, rows, add(start != nullptr ? loadUpTo(start, rows) : zero(), acc[t][v]));
+    }
 }
 
 // Calls tile.operator()<kTokens>() for tokens in 1..kMost known only at run time.
@@ -196,16 +125,81 @@ inline void withTokens(int64_t tokens, Tile&& tile) {
   tile.template operator()<kMost>();
 }
 
-void multiplyFewTokens(const Product& p) {
-  withType(p.weight.dtype, [&]<DataType kType>() {
-    withTokens<kFewTokens>(p.tokens, [&]<int kTokens>() {
-      int64_t row = 0;
-      for (; row + 4 <= p.weight.rows; row += 4) convertingTile<kType, 4, kTokens>(p, row);
-      for (; row < p.weight.rows; ++row) convertingTile<kType, 1, kTokens>(p, row);
-    });
+// Transposes kLanes columns of kLanes rows: out[column * kTileRows + lane].
+template <DataType kType, bool kWhole>
+inline void packSquare(const std::byte* const rows[kLanes], int64_t offset, int64_t cols, float* out) {
+  Vec v[kLanes];
+#pragma GCC unroll 16
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const std::byte* p = rows[lane] + offset;
+    // The same columns of the next block, which come after the other rows of this one.
+    __builtin_prefetch(p + kColumnBlock / kGroup * groupBytes<kType>(), 0, 2);
+    v[lane] = kWhole ? decode<kType>(p) : decodePartial<kType>(p, cols);
+  }
+  transpose(v);
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) store(out + i * kTileRows, v[i]);
+}
+
+// Columns [0, cols) of kLanes rows, transposed: out[column * kTileRows + lane]. Writes whole squares or groups.
+template <DataType kType>
+void packRows(const std::byte* const rows[kLanes], int64_t cols, float* out) {
+  if constexpr (kType == DataType::kInt4) {
+    for (int64_t col = 0; col < cols; col += kGroup)
+      packInt4Group(rows, col / kGroup * kInt4GroupBytes, out + col * kTileRows, kTileRows);
+  } else {
+    constexpr int64_t kBytes = groupBytes<kType>() / kGroup;
+    int64_t col = 0;
+    for (; col + kLanes <= cols; col += kLanes) packSquare<kType, true>(rows, col * kBytes, kLanes, out + col * kTileRows);
+    if (col < cols) packSquare<kType, false>(rows, col * kBytes, cols - col, out + col * kTileRows);
+  }
+}
+
+// One column block of up to kPanelRows rows: panel[tile, col, row of the tile]. Rows beyond the last one repeat it.
+void packPanel(const RowBlock& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* panel) {
+  withType(w.dtype, [&]<DataType kType>() {
+    for (int64_t r = 0; r < roundUp(rows, kTileRows); r += kLanes) {
+      const std::byte* lanes[kLanes];
+      for (int64_t lane = 0; lane < kLanes; ++lane)
+        lanes[lane] = w.data + (row + smaller(r + lane, rows - 1)) * w.stride + col / kGroup * groupBytes<kType>();
+      packRows<kType>(lanes, cols, panel + r / kTileRows * kTileRows * kColumnBlock + r % kTileRows);
+    }
   });
 }
 
+void copyTokens(const float* x, int64_t xStride, int64_t tokens, int64_t cols, float* out) {
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t col = 0; col < cols; col += kLanes)
+      store(out + t * kTokenStride + col, loadUpTo(x + t * xStride + col, cols - col));
+}
+
+void multiplyPanel(const Product& p, int64_t row, int64_t rows, int64_t col) {
+  const int64_t cols = smaller(kColumnBlock, p.weight.cols - col);
+  packPanel(p.weight, row, rows, col, cols, p.panel);
+  alignas(64) float x[kTileTokens * kTokenStride];
+  for (int64_t token = 0; token < p.tokens; token += kTileTokens) {
+    const int64_t tokens = smaller(kTileTokens, p.tokens - token);
+    copyTokens(p.x + token * p.xStride + col, p.xStride, tokens, cols, x);
+    withTokens<kTileTokens>(tokens, [&]<int kTokens>() {
+      constexpr int kVecs = kTokens <= kWideTileTokens ? 4 : 2;
+      for (int64_t r = 0; r < rows; r += kVecs * kLanes) {
+        const Output output{p.bias != nullptr ? p.bias + row + r : nullptr, p.out + token * p.outStride + row + r, p.outStride,
+                            rows - r, col == 0};
+        multiplyTile<kTokens, kVecs>(p.panel + r * kColumnBlock, cols, x, output);
+      }
+    });
+  }
+}
+
+void multiply(const Product& p) {
+  for (int64_t row = 0; row < p.weight.rows; row += kPanelRows)
+    for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock)
+      multiplyPanel(p, row, smaller(kPanelRows, p.weight.rows - row), col);
+}
+
+// ---- Storage <-> fp32 ------------------------------------------------------------------------------------------------
+
+// Writes whole vectors.
 template <DataType kType>
 void decodeRow(const std::byte* row, int64_t cols, float* out) {
   Vec w[kGroupVecs];
@@ -219,41 +213,6 @@ void decodeRow(const std::byte* row, int64_t cols, float* out) {
   decodeTail<kType>(row, cols - col, w);
   for (int i = 0; col + i * kLanes < cols; ++i) store(out + col + i * kLanes, w[i]);
 }
-
-// Converts one column block of up to kPanelRows rows. Writes whole vectors.
-void fillPanel(const RowBlock& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* panel, int64_t stride) {
-  withType(w.dtype, [&]<DataType kType>() {
-    for (int64_t r = 0; r < rows; ++r)
-      decodeRow<kType>(w.data + (row + r) * w.stride + col / kGroup * groupBytes<kType>(), cols, panel + r * stride);
-  });
-}
-
-void multiplyPanelRows(const Product& p, int64_t rowBegin, int64_t rows) {
-  for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock) {
-    const int64_t cols = smaller(kColumnBlock, p.weight.cols - col);
-    const int64_t stride = roundUp(cols, kPanelPad) + kPanelPad;
-    fillPanel(p.weight, rowBegin, rows, col, cols, p.panel, stride);
-    for (int64_t token = 0; token < p.tokens; token += kPanelTokens)
-      withTokens<kPanelTokens>(smaller(kPanelTokens, p.tokens - token), [&]<int kTokens>() {
-        const float* x = p.x + token * p.xStride + col;
-        for (int64_t r = 0; r < rows; r += r + 4 <= rows ? 4 : 1) {
-          const int64_t row = rowBegin + r;
-          const Output output{p.bias != nullptr ? p.bias + row : nullptr, p.out + token * p.outStride + row, p.outStride,
-                              col == 0};
-          const auto tile = r + 4 <= rows ? panelTile<4, kTokens> : panelTile<1, kTokens>;
-          tile(p.panel + r * stride, stride, cols, x, p.xStride, output);
-        }
-      });
-  }
-}
-
-void multiply(const Product& p) {
-  if (p.tokens <= kFewTokens) return multiplyFewTokens(p);
-  for (int64_t row = 0; row < p.weight.rows; row += kPanelRows)
-    multiplyPanelRows(p, row, smaller(kPanelRows, p.weight.rows - row));
-}
-
-// ---- Storage <-> fp32 ------------------------------------------------------------------------------------------------
 
 void toFloat(DataType from, const std::byte* row, int64_t cols, float* out) {
   withType(from, [&]<DataType kType>() {

@@ -9,14 +9,13 @@
 
 namespace flexplan::cpu {
 
-// Columns whose products are summed in vector lanes before they are added to the output: each output element is the sum over
-// such blocks, in order. Fixed, because the order of additions is part of the result.
-constexpr int64_t kColumnBlock = 1024;
-// Rows that are converted to fp32 at a time and then used by all tokens. With kColumnBlock columns they stay in the L2 cache.
-constexpr int64_t kPanelRows = 32;
-// The pad keeps equal columns of neighbouring rows in different sets of the L1 cache.
+// Columns whose products are chained before they are added to the output: each output element is the sum over such blocks, in
+// order. Fixed, because the order of additions is part of the result; short, because a chain's rounding errors add up.
+constexpr int64_t kColumnBlock = 256;
+// Rows whose column block is converted to fp32 at a time and then used by all tokens: 64 KiB, which stay in the L2 cache.
+constexpr int64_t kPanelRows = 64;
 constexpr int64_t kPanelPad = 16;
-constexpr int64_t kPanelFloats = kPanelRows * (kColumnBlock + kPanelPad);
+constexpr int64_t kPanelFloats = kPanelRows * kColumnBlock;
 // Positions that share one step of the online softmax; chunks begin at multiples of it.
 constexpr int64_t kAttentionChunk = 64;
 

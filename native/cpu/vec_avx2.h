@@ -11,11 +11,13 @@
 namespace flexplan::cpu::avx2 {
 
 using Vec = __m256;
-using Quad = __m128;
 constexpr int kLanes = 8;
-// 3 x 4 accumulators, 3 x and one weight are all 16 registers.
-constexpr int kPanelTokens = 3;
-constexpr int kFewTokens = 2;
+// Tokens of a product's tile: 6 x 2 accumulators, 2 weights and one x are 15 of 16 registers.
+constexpr int kTileTokens = 6;
+// Tokens so few that twice the rows fit: 2 x 4 accumulators, 4 weights and one x are 13 registers.
+constexpr int kWideTileTokens = 2;
+// Query rows that share V in registers: 1 x 8 accumulators.
+constexpr int kFewTokens = 1;
 
 inline __m256i firstLanes(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -43,12 +45,10 @@ inline Vec ifNegative(Vec sign, Vec then, Vec otherwise) {
   return _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps(sign, _mm256_setzero_ps(), _CMP_LT_OQ));
 }
 
-// The sums of the lanes of four vectors: pairs 2 apart in each 128-bit part, then neighbours, then parts.
-inline Quad sum4(Vec a, Vec b, Vec c, Vec d) {
-  const Vec ab = add(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-  const Vec cd = add(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-  const Vec abcd = add(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
-  return _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1));
+inline float sumLane(Vec a) {
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
 }
 inline float maxLane(Vec a) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -83,13 +83,57 @@ inline void decodeInt4Group(const std::byte* p, Vec out[8]) {
   }
 }
 
-inline void encodeFloat16(Vec v, uint16_t* out) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-}
-
 // Keeps the low 16 bits of 8 lanes; they must be below 2^16.
 inline __m128i narrow(__m256i lanes) {
   return _mm_packus_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+}
+
+// v[i] lane j <-> v[j] lane i: first inside 4 x 4 blocks, then the blocks.
+inline void transpose(Vec v[8]) {
+  Vec b[8];
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    const Vec low01 = _mm256_unpacklo_ps(v[i], v[i + 1]), high01 = _mm256_unpackhi_ps(v[i], v[i + 1]);
+    const Vec low23 = _mm256_unpacklo_ps(v[i + 2], v[i + 3]), high23 = _mm256_unpackhi_ps(v[i + 2], v[i + 3]);
+    b[i] = _mm256_shuffle_ps(low01, low23, 0x44);
+    b[i + 1] = _mm256_shuffle_ps(low01, low23, 0xee);
+    b[i + 2] = _mm256_shuffle_ps(high01, high23, 0x44);
+    b[i + 3] = _mm256_shuffle_ps(high01, high23, 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    v[i] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+    v[i + 4] = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+  }
+}
+
+// One group of 8 rows, transposed: out[column * stride + row]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
+inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float* out, int64_t stride) {
+  Vec words[8];
+  alignas(32) int32_t headers[8];
+#pragma GCC unroll 8
+  for (int row = 0; row < 8; ++row) {
+    const std::byte* group = rows[row] + offset;
+    __builtin_memcpy(&headers[row], group, 4);
+    __builtin_prefetch(group + 4 * 36, 0, 2);
+    words[row] = _mm256_loadu_ps(reinterpret_cast<const float*>(group + 4));
+  }
+  transpose(words);
+  const __m256i header = _mm256_load_si256(reinterpret_cast<const __m256i*>(headers));
+  const Vec scale = _mm256_cvtph_ps(narrow(_mm256_and_si256(header, _mm256_set1_epi32(0xffff))));
+  const Vec min = _mm256_cvtph_ps(narrow(_mm256_srli_epi32(header, 16)));
+  const __m256i mask = _mm256_set1_epi32(15);
+#pragma GCC unroll 8
+  for (int d = 0; d < 8; ++d)
+#pragma GCC unroll 8
+    for (int n = 0; n < 8; ++n) {
+      const __m256i q = _mm256_and_si256(_mm256_srli_epi32(_mm256_castps_si256(words[d]), 4 * n), mask);
+      store(out + (2 * d + n / 4 + n % 4 * 16) * stride, fma(_mm256_cvtepi32_ps(q), scale, min));
+    }
+}
+
+inline void encodeFloat16(Vec v, uint16_t* out) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
 inline void encodeBFloat16(Vec v, uint16_t* out) {

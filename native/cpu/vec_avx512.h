@@ -11,10 +11,12 @@
 namespace flexplan::cpu::avx512 {
 
 using Vec = __m512;
-using Quad = __m128;
 constexpr int kLanes = 16;
-// 6 x 4 accumulators, 4 weights and one x are 29 of 32 registers.
-constexpr int kPanelTokens = 6;
+// Tokens of a product's tile: 14 x 2 accumulators, 2 weights and one x are 31 of 32 registers.
+constexpr int kTileTokens = 14;
+// Tokens so few that twice the rows fit: 6 x 4 accumulators, 4 weights and one x are 29 registers.
+constexpr int kWideTileTokens = 6;
+// Query rows that share V in registers: 4 x 4 accumulators and 4 vectors of V.
 constexpr int kFewTokens = 4;
 
 inline __mmask16 firstLanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
@@ -38,14 +40,7 @@ inline Vec ifNegative(Vec sign, Vec then, Vec otherwise) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(sign, _mm512_setzero_ps(), _CMP_LT_OQ), otherwise, then);
 }
 
-// The sums of the lanes of four vectors: pairs 2 apart in each 128-bit part, then neighbours, then parts 2 apart, then parts.
-inline Quad sum4(Vec a, Vec b, Vec c, Vec d) {
-  const Vec ab = add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-  const Vec cd = add(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
-  const Vec abcd = add(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
-  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
-  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-}
+inline float sumLane(Vec a) { return _mm512_reduce_add_ps(a); }
 inline float maxLane(Vec a) { return _mm512_reduce_max_ps(a); }
 inline float minLane(Vec a) { return _mm512_reduce_min_ps(a); }
 
@@ -70,6 +65,55 @@ inline void decodeInt4Group(const std::byte* p, Vec out[4]) {
   out[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(words, 4), table);
   out[2] = _mm512_permutexvar_ps(_mm512_srli_epi32(words, 8), table);
   out[3] = _mm512_permutexvar_ps(_mm512_srli_epi32(words, 12), table);
+}
+
+// v[i] lane j <-> v[j] lane i: first inside 4 x 4 blocks, then the blocks.
+inline void transpose(Vec v[16]) {
+  Vec b[16];
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const Vec low01 = _mm512_unpacklo_ps(v[i], v[i + 1]), high01 = _mm512_unpackhi_ps(v[i], v[i + 1]);
+    const Vec low23 = _mm512_unpacklo_ps(v[i + 2], v[i + 3]), high23 = _mm512_unpackhi_ps(v[i + 2], v[i + 3]);
+    b[i] = _mm512_shuffle_ps(low01, low23, 0x44);
+    b[i + 1] = _mm512_shuffle_ps(low01, low23, 0xee);
+    b[i + 2] = _mm512_shuffle_ps(high01, high23, 0x44);
+    b[i + 3] = _mm512_shuffle_ps(high01, high23, 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const Vec even01 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88), odd01 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
+    const Vec even23 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
+    const Vec odd23 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
+    v[i] = _mm512_shuffle_f32x4(even01, even23, 0x88);
+    v[i + 4] = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+    v[i + 8] = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+    v[i + 12] = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+  }
+}
+
+// One group of 16 rows, transposed: out[column * stride + row]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
+inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float* out, int64_t stride) {
+  Vec words[16];
+  alignas(64) int32_t headers[16];
+#pragma GCC unroll 16
+  for (int row = 0; row < 16; ++row) {
+    const std::byte* group = rows[row] + offset;
+    __builtin_memcpy(&headers[row], group, 4);
+    __builtin_prefetch(group + 4 * 36, 0, 2);
+    words[row] = _mm512_castps256_ps512(_mm256_loadu_ps(reinterpret_cast<const float*>(group + 4)));
+  }
+  transpose(words);
+  const __m512i header = _mm512_load_si512(headers);
+  const Vec scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(header));
+  const Vec min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(header, 16)));
+  const __m512i mask = _mm512_set1_epi32(15);
+#pragma GCC unroll 8
+  for (int d = 0; d < 8; ++d)
+#pragma GCC unroll 8
+    for (int n = 0; n < 8; ++n) {
+      const __m512i q = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(words[d]), static_cast<unsigned>(4 * n)), mask);
+      store(out + (2 * d + n / 4 + n % 4 * 16) * stride, fma(_mm512_cvtepi32_ps(q), scale, min));
+    }
 }
 
 inline void encodeFloat16(Vec v, uint16_t* out) {

@@ -13,10 +13,11 @@
 namespace flexplan::cpu::generic {
 
 using Vec = float __attribute__((vector_size(16)));
-using Quad = Vec;
 using IntVec = int32_t __attribute__((vector_size(16)));
 constexpr int kLanes = 4;
-constexpr int kPanelTokens = 2;
+// Tokens of a product's tile: 4 x 2 accumulators, 2 weights, one x and a product are 12 of the 16 registers that most machines have.
+constexpr int kTileTokens = 4;
+constexpr int kWideTileTokens = 2;
 constexpr int kFewTokens = 1;
 
 inline Vec set1(float value) { return Vec{value, value, value, value}; }
@@ -58,8 +59,7 @@ inline Vec timesPowerOf2(Vec a, Vec exponent) {
 }
 inline Vec ifNegative(Vec sign, Vec then, Vec otherwise) { return sign < Vec{} ? then : otherwise; }
 
-inline float sumLanes(Vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
-inline Quad sum4(Vec a, Vec b, Vec c, Vec d) { return Quad{sumLanes(a), sumLanes(b), sumLanes(c), sumLanes(d)}; }
+inline float sumLane(Vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
 inline float maxLane(Vec a) {
   const float low = a[0] > a[1] ? a[0] : a[1], high = a[2] > a[3] ? a[2] : a[3];
   return low > high ? low : high;
@@ -84,6 +84,21 @@ inline void decodeInt4Group(const std::byte* p, Vec out[16]) {
   float values[kInt4GroupSize];
   dequantizeInt4(p, kInt4GroupSize, values);
   for (int i = 0; i < kInt4GroupSize / kLanes; ++i) out[i] = load(values + i * kLanes);
+}
+
+// v[i] lane j <-> v[j] lane i
+inline void transpose(Vec v[4]) {
+  const Vec a = v[0], b = v[1], c = v[2], d = v[3];
+  for (int i = 0; i < kLanes; ++i) v[i] = Vec{a[i], b[i], c[i], d[i]};
+}
+
+// One group of 4 rows, transposed: out[column * stride + row].
+inline void packInt4Group(const std::byte* const rows[4], int64_t offset, float* out, int64_t stride) {
+  float values[kInt4GroupSize];
+  for (int row = 0; row < kLanes; ++row) {
+    dequantizeInt4(rows[row] + offset, kInt4GroupSize, values);
+    for (int64_t i = 0; i < kInt4GroupSize; ++i) out[i * stride + row] = values[i];
+  }
 }
 
 inline void encodeFloat16(Vec v, uint16_t* out) {

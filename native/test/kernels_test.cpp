@@ -25,9 +25,9 @@ constexpr std::array kTypes{DataType::kFloat32, DataType::kFloat16, DataType::kB
 
 size_t index(int64_t i) { return static_cast<size_t>(i); }
 
-// Twice as many additions as the longest chain of any kernel set: 4 lanes, blocks of 1024 columns.
+// Roundings that a product can go through: its own (where it is not fused), its chain, then the sum of blocks, then the bias.
 double sumDepth(int64_t n) {
-  return static_cast<double>(std::min<int64_t>(n, cpu::kColumnBlock)) / 4 + static_cast<double>(n) / cpu::kColumnBlock + 8;
+  return static_cast<double>(std::min<int64_t>(n, cpu::kColumnBlock)) + static_cast<double>(n) / cpu::kColumnBlock + 2;
 }
 
 Bytes encode(DataType type, const std::vector<float>& values, int64_t cols) {
