@@ -95,10 +95,12 @@ export class Journal {
 
   /** Leaves `OUT.partial` for a later run. */
   suspend(): void {
-    const empty = fstatSync(this.#file).size === 0;
     closeSync(this.#file);
-    // A job that came to nothing (the engine did not open) leaves nothing to go on with.
-    if (!empty) return;
+  }
+
+  /** Takes the files of a job away that never began: without a line there is nothing to go on with. */
+  discardIfEmpty(): void {
+    if (fstatSync(this.#file).size > 0) return;
     rmSync(partialPath(this.outputPath), { force: true });
     rmSync(identityPath(this.outputPath), { force: true });
   }

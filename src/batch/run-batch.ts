@@ -78,7 +78,11 @@ async function runRequests(
 ): Promise<RunResult> {
   const { model } = engineOptions.folder;
   const sequences = requests.map((request) => sequenceOf(request, model));
-  const engine = await Engine.open({ ...engineOptions, workload: workloadFromSequences(sequences.map(lengthOf)) });
+  const workload = workloadFromSequences(sequences.map(lengthOf));
+  const engine = await Engine.open({ ...engineOptions, workload }).catch((error: unknown) => {
+    journal.discardIfEmpty();
+    throw error;
+  });
   let finishedRequests = prompts.requests.length - requests.length;
   let genTokens = 0;
   try {
