@@ -1,0 +1,63 @@
+/** The estimate against the engine itself: bytes are a matter of fact, so they agree; peaks are never promised too low. */
+import fc from 'fast-check';
+import { expect, it } from 'vitest';
+import { estimate } from '../../src/cost-model/estimate.js';
+import { lengthOf } from '../../src/engine/generate.js';
+import { LINKS, TIERS } from '../../src/tiers.js';
+import { workloadFromSequences } from '../../src/workload/blocks.js';
+import { arbitraryCase, type Case } from '../engine/arbitrary-policy.js';
+import { describeNative, fixtureFolder, greedy, runOnce } from '../engine/native.js';
+import { machine } from './machines.js';
+
+/** Embedding rows on cpu and disk are estimated for token ids spread evenly; everything else is exact. */
+const TRAFFIC_TOLERANCE = 0.01;
+/** Pages that the estimate rounds up and the engine shares, on models of a few hundred kB. */
+const PEAK_SLACK_BYTES = 64 * 4096;
+
+const sequences = Array.from({ length: 9 }, (_, n) =>
+  greedy(
+    Array.from({ length: 5 + ((n * 7) % 11) }, (_, t) => (t * 97 + n * 211 + 5) % 509),
+    3 + (n % 4),
+  ),
+);
+const workload = workloadFromSequences(sequences.map(lengthOf));
+
+describeNative('estimate against engine', () => {
+  it.each([
+    ['opt-tiny-fp16', 16],
+    ['opt-tiny-350m-style-fp32', 4],
+    ['llama-tiny-bf16', 4],
+    ['mixtral-tiny-fp32', 16],
+    ['qwen3-tiny-fp32', 16],
+  ] as const)(
+    '%s, %i bits: traffic within a hundredth, peaks never above the estimate',
+    async (name, bits) => {
+      const folder = await fixtureFolder(name);
+      let moved = 0;
+      const compare = async ({ device, policy }: Case) => {
+        const { result } = await runOnce(folder, sequences, {
+          ...{ policy, device, workload, capacityBytes: { gpu: 1e9 } },
+          linkBytesPerSecond: { cpuToGpu: 5e9, gpuToCpu: 5e9 },
+        });
+        const estimated = estimate(folder.model, machine(device), workload, policy, { realised: true });
+        for (const phase of ['prefill', 'decode'] as const)
+          for (const link of LINKS) {
+            const measured = result.trafficBytes[phase][link];
+            if (measured > 0) moved++;
+            expect(Math.abs(estimated.trafficBytes[phase][link] - measured)).toBeLessThanOrEqual(
+              TRAFFIC_TOLERANCE * measured,
+            );
+          }
+        for (const tier of TIERS) {
+          expect(estimated.peakBytes[tier]).toBeGreaterThanOrEqual(result.peakBytes[tier]);
+          expect(estimated.peakBytes[tier]).toBeLessThanOrEqual(result.peakBytes[tier] * 1.05 + PEAK_SLACK_BYTES);
+        }
+      };
+      await fc.assert(fc.asyncProperty(arbitraryCase({ weightBits: bits, kvCacheBits: bits }), compare), {
+        numRuns: 6,
+      });
+      expect(moved).toBeGreaterThan(6);
+    },
+    60_000,
+  );
+});

@@ -1,0 +1,110 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import {
+  attendedRows,
+  blockSets,
+  decodeLoads,
+  foldAll,
+  liveSteps,
+  newTokens,
+  pastRows,
+  prefillLoad,
+  wholeDecodeLoad,
+  type StepLoad,
+} from '../../src/cost-model/loads.js';
+import { workloadFromNumbers, workloadFromSequences } from '../../src/workload/blocks.js';
+import { anyWorkload } from './arbitraries.js';
+
+const anyShape = fc.record({
+  gpuBatchSize: fc.integer({ min: 1, max: 6 }),
+  numGpuBatches: fc.integer({ min: 1, max: 4 }),
+});
+const window = 16;
+
+/** The same sums, one step and one sequence at a time. */
+function countStepByStep({ set, range }: StepLoad) {
+  const counted = { runs: 0, tokens: 0, past: 0, attended: 0, launches: new Map<string, number>() };
+  const mostSteps = Math.max(...set.groups.flatMap(({ sequences }) => sequences.map(({ genTokens }) => genTokens)));
+  for (const { count, sequences } of set.groups)
+    for (let i = range.from; i < Math.min(range.to, mostSteps); i++) {
+      if (sequences.some(({ genTokens }) => i < genTokens)) counted.runs += count;
+      for (let start = 0; start < sequences.length; start += set.gpuBatchSize) {
+        const live = sequences.slice(start, start + set.gpuBatchSize).filter(({ genTokens }) => i < genTokens);
+        if (live.length === 0) continue;
+        const tokens = i === 0 ? live.reduce((sum, { promptTokens }) => sum + promptTokens, 0) : live.length;
+        const key = `${tokens} of ${live.length}`;
+        counted.launches.set(key, (counted.launches.get(key) ?? 0) + count);
+        counted.tokens += count * tokens;
+        for (const { promptTokens } of live) {
+          const queries = i === 0 ? Array.from({ length: promptTokens }, (_, t) => t + 1) : [promptTokens + i];
+          counted.past += i === 0 ? 0 : count * (promptTokens + i - 1);
+          for (const rows of queries) counted.attended += count * Math.min(rows, window);
+        }
+      }
+    }
+  return counted;
+}
+
+function expectCounted(load: StepLoad): void {
+  const counted = countStepByStep(load);
+  expect(load.numRuns).toBe(counted.runs);
+  expect(foldAll(load.set, newTokens(load.range))).toBe(counted.tokens);
+  expect(foldAll(load.set, pastRows(load.range))).toBe(counted.past);
+  expect(foldAll(load.set, attendedRows(load.range, window))).toBe(counted.attended);
+  const launches = load.launches.map(({ tokens, sequences, count }) => [`${tokens} of ${sequences}`, count] as const);
+  expect(new Map(launches)).toEqual(counted.launches);
+}
+
+describe('loads', () => {
+  it('sum what a count step by step sums, in every segment', () => {
+    let segments = 0;
+    fc.assert(
+      fc.property(anyWorkload, anyShape, (workload, shape) => {
+        for (const set of blockSets(workload, shape)) {
+          expectCounted(prefillLoad(set));
+          expectCounted(wholeDecodeLoad(set));
+          for (const load of decodeLoads(set)) {
+            expectCounted(load);
+            segments++;
+          }
+        }
+      }),
+    );
+    expect(segments).toBeGreaterThan(100);
+  });
+
+  it('cover every decode step once, in at most eight segments', () => {
+    fc.assert(
+      fc.property(anyWorkload, anyShape, (workload, shape) => {
+        for (const set of blockSets(workload, shape)) {
+          const ranges = decodeLoads(set).map(({ range }) => range);
+          const live = liveSteps({ from: 1, to: Infinity });
+          const mostSteps = foldAll(set, live, { within: 'max', across: 'max' });
+          expect(ranges.length).toBeLessThanOrEqual(8);
+          expect(ranges[0]?.from ?? 1).toBe(1);
+          expect(ranges[ranges.length - 1]?.to ?? 1).toBe(mostSteps + 1);
+          ranges.slice(1).forEach(({ from }, r) => expect(from).toBe(ranges[r]!.to));
+        }
+      }),
+    );
+  });
+
+  it('take one segment where the KV cache hardly grows, several where it does', () => {
+    const segments = (promptTokens: number, genTokens: number) =>
+      decodeLoads(blockSets(workloadFromNumbers(promptTokens, genTokens), { gpuBatchSize: 4, numGpuBatches: 2 })[0]!)
+        .length;
+    expect(segments(512, 32)).toBe(1);
+    expect(segments(128, 128)).toBe(2);
+    expect(segments(16, 512)).toBe(8);
+    expect(segments(16, 1)).toBe(0);
+  });
+
+  it('see a batch shrink as its sequences end', () => {
+    const sequences = [4, 2, 4].map((genTokens) => ({ promptTokens: 5, genTokens }));
+    const [set] = blockSets(workloadFromSequences(sequences), { gpuBatchSize: 3, numGpuBatches: 1 });
+    expect(wholeDecodeLoad(set!).launches).toEqual([
+      { tokens: 2, sequences: 2, count: 2 },
+      { tokens: 3, sequences: 3, count: 1 },
+    ]);
+  });
+});
