@@ -52,7 +52,8 @@ const SUM_TOLERANCE = 2e-6;
 
 /** The policy of a JSON document. Throws `bad-input` that names the offending field, or the sum that is not 1. */
 export function checkPolicy(document: unknown): Policy {
-  const { schemaVersion: _, ...policy } = checkDocument(document);
+  const policy: Policy & { schemaVersion?: 1 } = { ...checkDocument(document) };
+  delete policy.schemaVersion;
   checkFractions(policy);
   return policy;
 }

@@ -58,8 +58,14 @@ describe('traffic', () => {
     const onGpu = { gpu: 1, cpu: 0, disk: 0 };
     const placement = { weights: { gpu: 0, cpu: 1, disk: 0 }, kvCache: onGpu, activations: onGpu };
     const policy = {
-      ...{ gpuBatchSize: 1, numGpuBatches: 1, placement, weightBits: 16, kvCacheBits: 16, quantGroupSize: 64 },
-      ...{ cpuAttentionFraction: 0, overlap: true },
+      gpuBatchSize: 1,
+      numGpuBatches: 1,
+      placement,
+      weightBits: 16,
+      kvCacheBits: 16,
+      quantGroupSize: 64,
+      cpuAttentionFraction: 0,
+      overlap: true,
     } as const;
     const { trafficBytes } = estimate(tinyModel, machine(), workloadFromNumbers(4, 3, 1), policy, { realised: true });
     const decoderBytes = 2 * (4 * 64 + 2 * 256);

@@ -32,10 +32,10 @@ describe('checkPolicy', () => {
     );
   });
 
-  const { overlap: _, ...withoutOverlap } = policy;
+  const withoutOverlap = { ...policy, overlap: undefined };
   it.each<[string, unknown]>([
     ['only known fields in the policy, got "gpuBatchsize"', { ...policy, gpuBatchsize: 4 }],
-    ['field "overlap" in the policy, got none', withoutOverlap],
+    ['field "overlap" in the policy, got none', JSON.parse(JSON.stringify(withoutOverlap))],
     ['field "weightBits" of the policy to be one of 16, 4, got 8', { ...policy, weightBits: 8 }],
     ['field "gpuBatchSize" of the policy to be of type integer, got 1.5', { ...policy, gpuBatchSize: 1.5 }],
     ['field "numGpuBatches" of the policy to be >= 1, got 0', { ...policy, numGpuBatches: 0 }],
