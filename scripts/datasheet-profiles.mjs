@@ -1,5 +1,5 @@
 /**
- * Writes the hardware profiles of machines that nobody measured yet, from their datasheets: `node scripts/datasheet-profiles.mjs`.
+ * Writes the hardware profiles of machines that nobody measured yet, from their datasheets: `npm run profiles:datasheet`.
  * Datasheets give peaks; the shares of them that programs attain are stated here, once, and in each number's note.
  */
 import { writeFile } from 'node:fs/promises';
@@ -17,7 +17,12 @@ const ATTAINED = {
   prefillAttention: 0.5,
   decodeAttention: 0.8,
   decodeAttention4Bit: 0.5,
+  /** Of the 16-bit rate, by kernels that unpack as they multiply; and of the bandwidth, reading packed weights. */
+  cpu4Bit: { matmul: 0.8, memory: 0.7 },
 };
+
+/** A group of 64 weights: 32 bytes of nibbles, scale and minimum. */
+const BYTES_PER_4BIT_WEIGHT = 36 / 64;
 
 /** Attained bytes per second: measured on many machines, about 80 % of the lane rate, pinned memory. */
 const PCI_EXPRESS = { '3x16': 12.5 * GB, '4x8': 12.5 * GB, '4x16': 25 * GB, '5x16': 50 * GB };
@@ -93,13 +98,13 @@ const datasheet = (value, note) => ({ value: Number(value.toPrecision(4)), sourc
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 /**
- * A launch reads every weight once: 2 bytes for 2 FLOPs per token. Below the knee that read is the time, above it the
- * arithmetic is; between points time is linear in tokens, so the two ends and the knee say it all.
+ * A launch reads every weight once, for 2 FLOPs per token. Below the knee that read is the time, above it the arithmetic is;
+ * between points time is linear in tokens, so the two ends and the knee say it all.
  */
-function matmulPoints(flopsPerSecond, memoryBytesPerSecond, peakNote) {
-  const flopsPerToken = memoryBytesPerSecond;
+function matmulPoints(flopsPerSecond, memoryBytesPerSecond, bytesPerWeight, peakNote) {
+  const flopsPerToken = (2 / bytesPerWeight) * memoryBytesPerSecond;
   const knee = Math.max(2, Math.round(flopsPerSecond / flopsPerToken));
-  const bound = 'bound by reading the 16-bit weights once';
+  const bound = `bound by reading the ${bytesPerWeight === 2 ? 16 : 4}-bit weights once`;
   return [
     { tokens: 1, flopsPerSecond: datasheet(flopsPerToken, bound) },
     { tokens: knee, flopsPerSecond: datasheet(Math.min(flopsPerSecond, knee * flopsPerToken), `knee: ${bound}`) },
@@ -112,7 +117,7 @@ function computeRates({ peakFlops, matmulShare, peakMemory, memoryShare, launchS
   const flops = peakFlops * matmulShare;
   const memory = peakMemory * memoryShare;
   return {
-    matmul: matmulPoints(flops, memory, peakNote),
+    matmul: matmulPoints(flops, memory, 2, peakNote),
     memoryBytesPerSecond: datasheet(memory, `${percent(memoryShare)} of ${peakMemory / GB} GB/s`),
     attentionPrefillFlopsPerSecond: datasheet(
       flops * ATTAINED.prefillAttention,
@@ -131,13 +136,18 @@ function computeRates({ peakFlops, matmulShare, peakMemory, memoryShare, launchS
 }
 
 function cpuRates(cpu) {
-  return computeRates({
+  const rates = computeRates({
     peakFlops: cpu.flops,
     matmulShare: ATTAINED.matmul.cpu,
     peakMemory: cpu.memory,
     memoryShare: ATTAINED.memory.cpu,
     launchSeconds: datasheet(10e-6, 'waking a thread pool: typical'),
   });
+  const { matmul, memory } = ATTAINED.cpu4Bit;
+  const peak = cpu.flops * ATTAINED.matmul.cpu * matmul;
+  const reading = cpu.memory * ATTAINED.memory.cpu * memory;
+  const note = `${percent(matmul)} of the 16-bit rate: unpacking costs`;
+  return { ...rates, matmul4Bit: matmulPoints(peak, reading, BYTES_PER_4BIT_WEIGHT, note) };
 }
 
 function gpuRates(gpu) {

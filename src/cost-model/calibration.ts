@@ -12,7 +12,7 @@ export interface CalibrationOptions {
   readonly maxIterations: number;
 }
 
-export const CALIBRATION_DEFAULTS: Required<CalibrationOptions> = { expectedScatter: 0.05, maxIterations: 60 };
+const CALIBRATION_DEFAULTS: Required<CalibrationOptions> = { expectedScatter: 0.05, maxIterations: 60 };
 
 export interface FittedRow {
   readonly name: string;

@@ -10,7 +10,7 @@ import type { Workload } from '../workload/workload.js';
 import { estimate } from './estimate.js';
 
 /** Throughputs are of one block: genTokens (decode: genTokens - 1) tokens a sequence over all (decode) seconds. */
-export type ObservedQuantity =
+type ObservedQuantity =
   'genTokensPerSecond' | 'decodeTokensPerSecond' | 'prefillSeconds' | 'decodeSeconds' | 'totalSeconds';
 
 export interface Observation {

@@ -28,7 +28,7 @@ export interface FlexGenEstimate {
 }
 
 /** What lives on a tier for the whole phase (`home`) and what the computation of one layer needs besides (`working`). */
-export interface HomeAndWorking {
+interface HomeAndWorking {
   readonly home: number;
   readonly working: number;
 }

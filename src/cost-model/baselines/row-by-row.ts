@@ -32,7 +32,7 @@ export function allOn(tier: Tier): TierFractions {
   return { gpu: 0, cpu: 0, disk: 0, [tier]: 1 };
 }
 
-export function rowByRowPolicy(
+function rowByRowPolicy(
   gpuBatchSize: number,
   weightTier: Tier,
   deviceTier: Tier,
