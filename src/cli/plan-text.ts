@@ -5,6 +5,8 @@ import { memoryTable, phaseTable, placementTable, policyTable, throughputLine, t
 import { bitsShort, decimal, heading, paragraphs, signedPercent, STAGE_WORDS, table, TIER_WORDS } from './format.js';
 
 const MOST_SENSITIVITIES = 3;
+/** Gains below this share are noise. */
+const WORTH_SAYING = 0.001;
 
 function resourceWords(resource: Resource): string {
   switch (resource) {
@@ -19,8 +21,12 @@ function resourceWords(resource: Resource): string {
   }
 }
 
-function sensitivityTable(sensitivities: readonly Sensitivity[], base: number): string {
-  if (sensitivities.length === 0) return '';
+function sensitivityTable(all: readonly Sensitivity[], base: number): string {
+  const sensitivities = all
+    .filter(({ genTokensPerSecondDelta }) => genTokensPerSecondDelta > WORTH_SAYING * base)
+    .slice(0, MOST_SENSITIVITIES);
+  if (sensitivities.length === 0)
+    return 'More memory or a faster link would bring nothing: the plan is bound by computing.';
   return table(
     ['what more would bring', '', 'tokens/s', ''],
     sensitivities.map(({ resource, add, genTokensPerSecondDelta }) => [
@@ -50,7 +56,7 @@ function alternativeTable(alternatives: readonly Alternative[], base: number): s
 function jobLine({ workload, job }: Plan): string {
   const [least, most] = job.hoursRange.map((hours) => formatSeconds(hours * 3600));
   const band = least === most ? '' : ` (${least} to ${most} within the spread of the profile)`;
-  return `${job.numSequences} prompts of ${workload.promptTokens} tokens, ${workload.genTokens} generated for each, in ${job.numBlocks} block${job.numBlocks === 1 ? '' : 's'}: ${formatSeconds(job.hours * 3600)}${band}`;
+  return `${job.numSequences} prompts of up to ${workload.promptTokens} tokens, up to ${workload.genTokens} generated for each, in ${job.numBlocks} block${job.numBlocks === 1 ? '' : 's'}: ${formatSeconds(job.hours * 3600)}${band}`;
 }
 
 export function planText(plan: Plan): string {
@@ -64,7 +70,7 @@ export function planText(plan: Plan): string {
     placementTable(realised.placement, tiers, realised.bytes),
     phaseTable(estimate),
     memoryTable(estimate, hardware.capacityBytes, tiers),
-    sensitivityTable(plan.sensitivity.slice(0, MOST_SENSITIVITIES), base),
+    sensitivityTable(plan.sensitivity, base),
     alternativeTable(plan.alternatives, base),
     `${search.programsSolved} linear programs over ${search.candidates} batch shapes in ${formatSeconds(search.seconds)}; status ${search.status}`,
   );

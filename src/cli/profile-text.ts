@@ -1,7 +1,7 @@
 /** A hardware profile as a person reads it. */
-import type { ComputeRates, HardwareProfile, LinkRate, Quantity } from '../hardware/hardware-profile.js';
-import { formatBytes, formatFlopRate, formatRate, formatSeconds } from '../units.js';
-import { heading, paragraphs, percent, table } from './format.js';
+import type { ComputeRates, HardwareProfile, LinkRate, MatmulPoint, Quantity } from '../hardware/hardware-profile.js';
+import { formatBytes, formatFlopRate, formatRate, formatSeconds, GIGA } from '../units.js';
+import { decimal, heading, paragraphs, percent, table } from './format.js';
 
 type Row = readonly [string, string, string];
 
@@ -16,18 +16,28 @@ function linkRows(label: string, link: LinkRate | undefined): Row[] {
   return [...row(label, link.bytesPerSecond, formatRate), ...row(`  latency`, link.latencySeconds, formatSeconds)];
 }
 
-function computeRows({ matmul, matmul4Bit, ...rates }: ComputeRates): Row[] {
+function computeRows(rates: ComputeRates): Row[] {
   return [
     ...row('memory read', rates.memoryBytesPerSecond, formatRate),
-    ...matmul.flatMap((point) => row(`matmul, ${point.tokens} tokens`, point.flopsPerSecond, formatFlopRate)),
-    ...(matmul4Bit ?? []).flatMap((point) =>
-      row(`matmul 4-bit, ${point.tokens} tokens`, point.flopsPerSecond, formatFlopRate),
-    ),
     ...row('prefill attention', rates.attentionPrefillFlopsPerSecond, formatFlopRate),
     ...row('decode attention', rates.attentionDecodeBytesPerSecond, formatRate),
     ...row('decode attention, 4-bit', rates.attentionDecode4BitBytesPerSecond, formatRate),
     ...row('launch', rates.launchSeconds, formatSeconds),
   ];
+}
+
+/** One column for each number of tokens, one row for each width of the weights. */
+function matmulTable({ matmul, matmul4Bit = [] }: ComputeRates): string {
+  const columns = [...new Set([...matmul, ...matmul4Bit].map(({ tokens }) => tokens))].sort((a, b) => a - b);
+  const cells = (points: readonly MatmulPoint[]) =>
+    columns.map((tokens) => {
+      const point = points.find((candidate) => candidate.tokens === tokens);
+      return point ? decimal(point.flopsPerSecond.value / GIGA) : '-';
+    });
+  return table(
+    ['matmul, tokens', ...columns.map(String)],
+    [['GFLOP/s', ...cells(matmul)], ...(matmul4Bit.length > 0 ? [['4-bit weights', ...cells(matmul4Bit)]] : [])],
+  );
 }
 
 export function profileText(profile: HardwareProfile, path: string): string {
@@ -49,6 +59,7 @@ export function profileText(profile: HardwareProfile, path: string): string {
         ...row('task hand-over', profile.taskSeconds, formatSeconds),
       ],
     ),
+    matmulTable(compute.gpu ?? compute.cpu),
     `Written to ${path}. Next: flexplan optimize --hw ${path} --model MODEL --prompt-tokens 512 --gen-tokens 32`,
   );
 }
