@@ -54,7 +54,7 @@ describe('the profiles that come with the package', () => {
   });
 
   it.each(CUDA)('$file decodes a model at most as fast as it reads the weights', ({ profile }) => {
-    const model = findModel('Qwen/Qwen3-8B');
+    const model = findModel('facebook/opt-6.7b');
     const policy = policyFromPercent([100, 0, 100, 0, 100, 0], {
       gpuBatchSize: 1,
       numGpuBatches: 1,
