@@ -1,2 +1,246 @@
+// The engine as a whole: results do not depend on placement, tasks keep their order, errors and cancellation end a run cleanly.
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <thread>
+#include <tuple>
+
+#include "core/error.h"
+#include "engine/engine.h"
+#include "engine/progress.h"
 #include "test/check.h"
-int main() { return 0; }
+#include "test/tiny_model.h"
+
+namespace flexplan::test {
+namespace {
+
+const StepCallback kIgnore = [](const StepEvent&) {};
+
+// Everything that must not depend on the policy.
+bool sameResults(const RunResult& a, const RunResult& b) {
+  return std::ranges::equal(a.sequences, b.sequences, [](const SequenceResult& x, const SequenceResult& y) {
+    return std::tie(x.tokenIds, x.finishReason, x.logits, x.promptLogProbs) ==
+           std::tie(y.tokenIds, y.finishReason, y.logits, y.promptLogProbs);
+  });
+}
+
+RunResult runOnce(const EngineConfig& config, const std::vector<Sequence>& sequences) {
+  Engine engine(config);
+  engine.open();
+  return engine.run(sequences, kIgnore);
+}
+
+using Key = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // block, step, layer, batch
+
+struct Span {
+  double start, end;
+};
+
+// What each task may only begin after, looked up in the trace. Events that did nothing are not there and hold nobody up.
+class TraceOrder {
+ public:
+  TraceOrder(const RunResult& result, int64_t numGpuBatches) : numGpuBatches_(numGpuBatches) {
+    for (const TraceEvent& event : result.trace)
+      spans_[event.task][{event.block, event.step, event.layer, event.gpuBatch}] = {event.startSeconds, event.endSeconds};
+  }
+  int numPairs() const { return numPairs_; }
+  int numViolations() const { return numViolations_; }
+
+  void check() {
+    for (const auto& [key, span] : spans_[Task::kCompute]) {
+      const auto& [block, step, layer, batch] = key;
+      after(span, Task::kLoadWeights, {block, step, layer, 0});
+      after(span, Task::kLoadKvCache, key);
+      after(span, Task::kLoadActivations, key);
+    }
+    for (const auto& [key, span] : spans_[Task::kStoreKvCache]) after(span, Task::kCompute, key);
+    for (const auto& [key, span] : spans_[Task::kStoreActivations]) after(span, Task::kCompute, key);
+    for (const auto& [key, span] : spans_[Task::kLoadActivations]) {
+      const auto& [block, step, layer, batch] = key;
+      after(span, Task::kStoreActivations, {block, step, layer - 1, batch});
+    }
+    for (const auto& [key, span] : spans_[Task::kLoadKvCache]) {
+      const auto& [block, step, layer, batch] = key;
+      after(span, Task::kStoreKvCache, {block, step - 1, layer, batch});
+    }
+    // Two weight buffers: a layer is loaded when the one before the last is done with.
+    for (const auto& [key, span] : spans_[Task::kLoadWeights]) {
+      const auto& [block, step, layer, batch] = key;
+      for (int64_t k = 0; k < numGpuBatches_; ++k) after(span, Task::kCompute, {block, step, layer - 2, k});
+    }
+  }
+
+ private:
+  void after(const Span& span, Task task, const Key& key) {
+    const auto found = spans_[task].find(key);
+    if (found == spans_[task].end()) return;
+    ++numPairs_;
+    if (span.start < found->second.end) ++numViolations_;
+  }
+
+  const int64_t numGpuBatches_;
+  std::map<Task, std::map<Key, Span>> spans_;
+  int numPairs_ = 0, numViolations_ = 0;
+};
+
+void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicies) {
+  Random random(11);
+  int numPairs = 0, numOverlapped = 0, numEmulated = 0;
+  for (const Family family : {Family::kOpt, Family::kPostNormOpt, Family::kLlama, Family::kMixtral}) {
+    const DataType dtype = family == Family::kOpt ? DataType::kFloat16 : family == Family::kLlama ? DataType::kBFloat16 : DataType::kFloat32;
+    const TinyModel model(family, dtype, folder.file("model" + std::to_string(static_cast<int>(family))));
+    for (const auto& [weightBits, kvCacheBits] : {std::pair{16, 16}, {4, 16}, {16, 4}}) {
+      EngineConfig base = plainConfig(model, folder);
+      base.weightBits = weightBits;
+      base.kvCacheBits = kvCacheBits;
+      const auto sequences = someSequences(model.shape, random, 11);
+      const RunResult expected = runOnce(base, sequences);
+      for (int n = 0; n < numPolicies; ++n) {
+        const EngineConfig config = randomConfig(base, random);
+        const RunResult result = runOnce(config, sequences);
+        check.that(sameResults(result, expected), "results of policy " + std::to_string(n) + " of family " + std::to_string(static_cast<int>(family)));
+        TraceOrder order(result, config.numGpuBatches);
+        order.check();
+        check.that(order.numViolations() == 0, "order of tasks: " + std::to_string(order.numViolations()) + " violations");
+        numPairs += order.numPairs();
+        numOverlapped += config.overlap;
+        numEmulated += config.device == DeviceKind::kEmulated;
+      }
+    }
+  }
+  check.that(numPairs > 1000 * numPolicies, "order of tasks: enough pairs, " + std::to_string(numPairs));
+  check.that(numOverlapped > 4 * numPolicies && numEmulated > 4 * numPolicies, "policies: enough with overlap, enough emulated");
+}
+
+// A GPU device, everything on disk: every kind of traffic there is.
+EngineConfig everythingOnDisk(const TinyModel& model, const TemporaryFolder& folder, bool overlap) {
+  EngineConfig config = plainConfig(model, folder);
+  config.device = DeviceKind::kEmulated;
+  config.overlap = overlap;
+  config.gpuBatchSize = config.numGpuBatches = 2;
+  config.kvTiers = config.activationTiers = {Tier::kDisk, Tier::kDisk, Tier::kDisk, Tier::kDisk};
+  config.cpuAttention = {0, 1, 0, 1};
+  for (TensorSource& tensor : config.tensors)
+    if (tensor.cols > 1) tensor.cpuRows = 0;
+  return config;
+}
+
+std::string errorOf(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Error& error) {
+    return error.codeName();
+  }
+  return "";
+}
+
+void testErrors(Checks& check, const TemporaryFolder& folder) {
+  Random random(5);
+  for (const bool overlap : {false, true}) {
+    const std::string path = folder.file(overlap ? "cut-overlap" : "cut");
+    const TinyModel model(Family::kOpt, DataType::kFloat32, path);
+    const auto sequences = someSequences(model.shape, random, 6);
+    Engine engine(everythingOnDisk(model, folder, overlap));
+    engine.open();
+    const RunResult before = engine.run(sequences, kIgnore);
+    // The file loses its end between loading and running: the head can no longer be read.
+    check.that(truncate(path.c_str(), model.tensors.back().byteOffset - 3000) == 0, "errors: file is cut");
+    check.that(errorOf([&] { engine.run(sequences, kIgnore); }) == "bad-input", "errors: a truncated file ends the run");
+    check.that(errorOf([&] { engine.run(sequences, kIgnore); }) == "bad-input", "errors: and the next one");
+    check.that(errorOf([&] { Engine(everythingOnDisk(model, folder, overlap)).open(); }) == "bad-input", "errors: nor is it loaded");
+    check.that(!before.sequences.empty(), "errors: the run before was fine");
+    check.that(errorOf([&] { engine.run({}, [](const StepEvent&) { throw Error(ErrorCode::kEngine, "never"); }); }).empty(), "errors: an empty run is one");
+  }
+  const TinyModel model(Family::kLlama, DataType::kFloat16, folder.file("errors"));
+  const auto sequences = someSequences(model.shape, random, 4);
+  EngineConfig config = plainConfig(model, folder);
+  const RunResult enough = runOnce(config, sequences);
+  config.capacityBytes[Tier::kCpu] = enough.peakBytes[Tier::kCpu];
+  check.that(sameResults(runOnce(config, sequences), enough), "caps: the peak is enough");
+  --config.capacityBytes[Tier::kCpu];
+  check.that(errorOf([&] { runOnce(config, sequences); }) == "out-of-memory", "caps: a byte less is not");
+  config = everythingOnDisk(model, folder, true);
+  config.capacityBytes[Tier::kDisk] = 1000;
+  check.that(errorOf([&] { runOnce(config, sequences); }) == "no-disk-space", "caps: disk");
+  config = plainConfig(model, folder);
+  config.tensors.erase(config.tensors.begin() + 3);
+  check.that(errorOf([&] { runOnce(config, sequences); }) == "bad-input", "errors: a tensor is missing");
+  config = plainConfig(model, folder);
+  config.device = DeviceKind::kCuda;
+  check.that(errorOf([&] { runOnce(config, sequences); }) == "no-device", "errors: no CUDA in this build");
+  auto wrong = sequences;
+  wrong[1].promptIds[0] = static_cast<int32_t>(model.shape.vocabSize);
+  check.that(errorOf([&] { runOnce(plainConfig(model, folder), wrong); }) == "bad-input", "errors: token out of range");
+}
+
+void testCancel(Checks& check, const TemporaryFolder& folder) {
+  const TinyModel model(Family::kOpt, DataType::kFloat32, folder.file("cancel"));
+  Random random(6);
+  std::vector<Sequence> sequences = someSequences(model.shape, random, 6);
+  for (Sequence& sequence : sequences) {
+    sequence.maxTokens = 30;
+    sequence.stopIds.clear();
+  }
+  for (const bool overlap : {false, true}) {
+    Engine engine(everythingOnDisk(model, folder, overlap));
+    engine.open();
+    const RunResult all = engine.run(sequences, kIgnore);
+    const RunResult one = engine.run(sequences, [&](const StepEvent& event) {
+      if (event.block == 0 && event.step == 3) engine.cancelSequence(1);
+      if (event.block == 0 && event.step == 4) engine.cancelSequence(5);
+    });
+    check.that(one.sequences[1].finishReason == FinishReason::kCancelled && one.sequences[1].tokenIds.size() == 5, "cancel: one sequence, at its next step");
+    check.that(one.sequences[5].finishReason == FinishReason::kCancelled && one.sequences[5].tokenIds.empty(), "cancel: before its block");
+    check.that(one.sequences[0].tokenIds == all.sequences[0].tokenIds && one.sequences[4].tokenIds == all.sequences[4].tokenIds, "cancel: the others do not notice");
+    const RunResult none = engine.run(sequences, [&](const StepEvent& event) {
+      if (event.step == 2) engine.cancel();
+    });
+    check.that(none.sequences[0].tokenIds.size() == 3 && none.sequences[0].finishReason == FinishReason::kCancelled, "cancel: the run keeps what there is");
+    check.that(none.sequences[5].tokenIds.empty() && none.numBlocks == 1, "cancel: no block after");
+    check.that(sameResults(engine.run(sequences, kIgnore), all), "cancel: the engine goes on");
+  }
+}
+
+void testProgress(Checks& check) {
+  Progress progress;
+  int woken = 0;
+  std::thread waiter([&] {
+    for (int64_t n = 1; n <= 20000; ++n) {
+      progress.waitFor(n);
+      ++woken;
+    }
+  });
+  for (int64_t n = 1; n <= 20000; ++n) {
+    progress.publish(n);
+    if (n % 1000 == 0) std::this_thread::yield();
+  }
+  waiter.join();
+  check.that(woken == 20000, "progress: no wake-up is lost");
+  bool stopped = false;
+  std::thread stuck([&] {
+    try {
+      progress.waitFor(20001);
+    } catch (const Stopped&) {
+      stopped = true;
+    }
+  });
+  progress.stop();
+  stuck.join();
+  check.that(stopped, "progress: stop ends a wait");
+}
+
+}  // namespace
+}  // namespace flexplan::test
+
+int main(int argc, char** argv) {
+  using namespace flexplan::test;
+  const int numPolicies = argc > 1 ? std::stoi(argv[1]) : 10;
+  Checks check;
+  const TemporaryFolder folder;
+  testProgress(check);
+  testPlacements(check, folder, numPolicies);
+  testErrors(check, folder);
+  testCancel(check, folder);
+  return check.finish();
+}
