@@ -16,7 +16,16 @@ import { cappedHardware, resolveOptions, type OptimizeOptions } from './options.
 import type { Plan, Sensitivity } from './plan.js';
 import { search, type FoundPolicy, type JobModel, type SearchResult } from './search.js';
 import { sensitivities } from './sensitivity.js';
-import { batchShape, bitWidths, gpuBatchSizes, neighbours, numsGpuBatches, refine } from './shapes.js';
+import {
+  batchShape,
+  bitWidths,
+  gpuBatchSizes,
+  coarseShapes,
+  fineShapes,
+  neighbours,
+  numsGpuBatches,
+  refine,
+} from './shapes.js';
 
 /** What planning needs of its surroundings. */
 export interface Surroundings {
@@ -59,17 +68,9 @@ export function jobModel(model: ModelConfig, hardware: HardwareProfile, workload
   };
 }
 
-function coarseShapes(workload: Workload, options: OptimizeOptions): BatchShape[] {
-  return bitWidths(options).flatMap((bits) =>
-    gpuBatchSizes(workload, options).flatMap((gpuBatchSize) =>
-      numsGpuBatches(workload, options, gpuBatchSize).map((numGpuBatches) =>
-        batchShape(gpuBatchSize, numGpuBatches, bits, options),
-      ),
-    ),
-  );
-}
-
+/** Rounds of refinement, each around so many of the best shapes. */
 const MOST_REFINEMENTS = 4;
+const REFINED_SHAPES = 2;
 
 const shapeKey = ({ gpuBatchSize, numGpuBatches, weightBits, kvCacheBits }: BatchShape): string =>
   [gpuBatchSize, numGpuBatches, weightBits, kvCacheBits].join(' ');
@@ -104,7 +105,7 @@ export class Planner {
     );
   }
 
-  /** The coarse grid first, then the finer shapes around its best, until that stays the best. */
+  /** A coarse grid for all bit widths, a finer one for the best of them, then the shapes around its best until they stay the best. */
   async search(objective: 'throughput' | 'latency', maxLatencySeconds: number): Promise<SearchResult> {
     const { workload, options, solver } = this;
     const problem = { job: this.modelOn(this.hardware), solver, maxLatencySeconds, objective };
@@ -112,10 +113,10 @@ export class Planner {
     const fresh = (shapes: readonly BatchShape[]): BatchShape[] =>
       shapes.filter((shape) => !tried.has(shapeKey(shape)) && tried.add(shapeKey(shape)));
     let result = await search({ ...problem, shapes: fresh(coarseShapes(workload, options)) });
-    for (let round = 0; round < MOST_REFINEMENTS && result.found[0]; round++) {
-      const shapes = fresh(refine(result.found[0].shape, workload, options));
-      if (shapes.length === 0) break;
-      result = await search({ ...problem, shapes, earlier: result });
+    for (let round = 0; round <= MOST_REFINEMENTS && result.found[0]; round++) {
+      const around = result.found.slice(0, REFINED_SHAPES).flatMap(({ shape }) => refine(shape, workload, options));
+      const shapes = fresh(round === 0 ? fineShapes(workload, options, result.found[0].shape) : around);
+      if (shapes.length > 0) result = await search({ ...problem, shapes, earlier: result });
     }
     return result;
   }

@@ -3,7 +3,7 @@
  * and whatever the prices, the priced problem never takes longer than the real one. It is solved by looking at
  * each tensor class on its own, so a bound costs microseconds where a program costs a millisecond.
  */
-import { scale, sum, type Affine } from '../cost-model/affine.js';
+import { constant, sum, weightedSum, type Affine } from '../cost-model/affine.js';
 import type { CostTerms, Segment } from '../cost-model/cost-terms.js';
 import { TIERS, type Tier } from '../tiers.js';
 import { memoryRowName, secondsRowName } from './build-program.js';
@@ -15,6 +15,8 @@ export interface Prices {
   /** For each segment, how much of its seconds each bound is answerable for; they sum to 1. */
   readonly boundWeights: readonly (readonly number[])[];
 }
+
+const ONE = constant(1);
 
 /** What is known before any program is solved. */
 export const NO_PRICES: Prices = { memorySecondsPerByte: { gpu: [], cpu: [], disk: [] }, boundWeights: [] };
@@ -48,35 +50,46 @@ function bestSingleBound(domain: PlacementDomain, bounds: readonly Affine[]): Af
   return best;
 }
 
-function weighted(bounds: readonly Affine[], weights: readonly number[]): Affine {
-  return sum(...bounds.flatMap((bound, i) => (weights[i]! > 0 ? [scale(weights[i]!, bound)] : [])));
+type Weighted = readonly [factor: number, term: Affine];
+
+function weighedSegment(
+  domain: PlacementDomain,
+  { count, boundSeconds }: Segment,
+  weights: readonly number[] = [],
+): Weighted[] {
+  if (weights.length !== boundSeconds.length) return [[count, bestSingleBound(domain, boundSeconds)]];
+  return boundSeconds.flatMap((bound, i): Weighted[] => (weights[i]! > 0 ? [[count * weights[i]!, bound]] : []));
 }
 
-function pricedMemory(terms: CostTerms, { memorySecondsPerByte }: Prices, factor: number): Affine[] {
+/** Price x (peak - capacity): what breaking a capacity costs. */
+function pricedMemory({ peakBytes, capacityBytes }: CostTerms, { memorySecondsPerByte }: Prices): Weighted[] {
   return TIERS.flatMap((tier) =>
-    terms.peakBytes[tier].flatMap((bytes, moment) => {
-      const price = factor * (memorySecondsPerByte[tier][moment] ?? 0);
-      return price === 0 ? [] : [scale(price, sum(bytes, { constant: -terms.capacityBytes[tier], coefficients: {} }))];
+    peakBytes[tier].flatMap((bytes, moment): Weighted[] => {
+      const price = memorySecondsPerByte[tier][moment] ?? 0;
+      return price === 0
+        ? []
+        : [
+            [price, bytes],
+            [-price * capacityBytes[tier], ONE],
+          ];
     }),
   );
 }
 
 /**
- * Seconds that no placement of this shape goes below. `factor` scales the memory prices (any value that is not negative
- * gives a valid bound). Segments for which the prices have no weights count with their best single bound.
+ * Seconds that no placement of this shape goes below. Segments for which the prices have no weights count with their
+ * best single bound.
  */
-export function secondsBound(terms: CostTerms, domain: PlacementDomain, prices: Prices, factor = 1): number {
-  const priced = terms.segments.map(({ count, boundSeconds }, segment) => {
-    const weights = prices.boundWeights[segment];
-    const fits = weights !== undefined && weights.length === boundSeconds.length;
-    return scale(count, fits ? weighted(boundSeconds, weights) : bestSingleBound(domain, boundSeconds));
-  });
-  return minimumOver(domain, sum(...priced, ...pricedMemory(terms, prices, factor)));
+export function secondsBound(terms: CostTerms, domain: PlacementDomain, prices: Prices): number {
+  const seconds = terms.segments.flatMap((segment, position) =>
+    weighedSegment(domain, segment, prices.boundWeights[position]),
+  );
+  return minimumOver(domain, weightedSum([...seconds, ...pricedMemory(terms, prices)]));
 }
 
 /** Weighted bytes that are missing whatever the placement: above 0, nothing of this shape fits. */
 export function shortfallBound(terms: CostTerms, domain: PlacementDomain, prices: Prices): number {
-  return minimumOver(domain, sum(...pricedMemory(terms, prices, 1)));
+  return minimumOver(domain, weightedSum(pricedMemory(terms, prices)));
 }
 
 /** Whether one tier alone, or all together, can be seen to be too small, without solving anything. */

@@ -8,7 +8,7 @@ import type { Estimate } from '../cost-model/estimate-types.js';
 import { blockSize, type Policy, type TierFractions } from '../policy/policy.js';
 import { TIERS, type Tier } from '../tiers.js';
 import { buildProgram, type Fixed } from './build-program.js';
-import type { LinearSolver } from './linear-program.js';
+import type { LinearSolver, OptimalSolution } from './linear-program.js';
 import { placementOf, type PlacementDomain } from './placements.js';
 import type { BatchShape } from '../cost-model/cost-terms.js';
 
@@ -93,48 +93,50 @@ function overflow({ capacityBytes }: CostTerms, { peakBytes }: Estimate): Record
 const fits = ({ gpu, cpu, disk }: Record<Tier, number>): boolean => gpu === 0 && cpu === 0 && disk === 0;
 
 /** Solves for what is not fixed, with capacities tightened by what the realisation of the last answer had too much. */
-async function placeAround(
-  problem: RoundingProblem,
-  fixed: Fixed | undefined,
-  start?: Policy,
-): Promise<RealisedPolicy | undefined> {
+async function placeAround(problem: RoundingProblem, fixed: Fixed): Promise<RealisedPolicy | undefined> {
   const { terms, shape, domain, maxLatencySeconds, solver } = problem;
   let capacityBytes = terms.capacityBytes;
-  let policy = start;
   for (let repair = 0; repair <= MOST_REPAIRS; repair++) {
-    if (!policy) {
-      const program = buildProgram({ ...terms, capacityBytes }, domain, {
-        maxLatencySeconds,
-        preferFastTiers: true,
-        ...(fixed && { fixed }),
-      });
-      const solution = await solver.solve(program);
-      if (solution.status !== 'optimal') return undefined;
-      policy = { ...shape, ...placementOf(solution.values) };
-    }
+    const program = buildProgram({ ...terms, capacityBytes }, domain, {
+      maxLatencySeconds,
+      preferFastTiers: true,
+      fixed,
+    });
+    const solution = await solver.solve(program);
+    if (solution.status !== 'optimal') return undefined;
+    const policy = { ...shape, ...placementOf(solution.values) };
     const estimate = problem.estimateRealised(policy);
     const over = overflow(terms, estimate);
     if (fits(over)) return estimate.totalSeconds <= maxLatencySeconds ? { policy, estimate } : undefined;
     const tightened = (tier: Tier): number => Math.max(0, capacityBytes[tier] - over[tier]);
     capacityBytes = { gpu: tightened('gpu'), cpu: tightened('cpu'), disk: tightened('disk') };
-    policy = undefined;
   }
   return undefined;
 }
 
-/**
- * The best realised policy near a solution of the relaxed program, or undefined when none of the roundings fits.
- * `relaxed` are the values of that solution.
- */
+/** Closer to the relaxed optimum than this another rounding is not tried: far below the error of any estimate. */
+const CLOSE_ENOUGH = 1e-4;
+
+/** The different ways to round a policy's sequences to whole ones. */
+function roundedSlots(policy: Policy, domain: PlacementDomain): Fixed[] {
+  const seen = new Set<string>();
+  return ROUNDINGS.map((round) => slotVariables(roundSlots(policy, round, domain))).filter((fixed) => {
+    const key = JSON.stringify(fixed);
+    return !seen.has(key) && seen.add(key);
+  });
+}
+
+/** The best realised policy near a solution of the relaxed program, or undefined when none of the roundings fits. */
 export async function roundToSlices(
   problem: RoundingProblem,
-  relaxed: Readonly<Record<string, number>>,
+  { values, objective }: OptimalSolution,
 ): Promise<RealisedPolicy | undefined> {
-  const policy: Policy = { ...problem.shape, ...placementOf(relaxed) };
-  let best = await placeAround(problem, undefined, policy);
-  for (const round of ROUNDINGS) {
-    const candidate = await placeAround(problem, slotVariables(roundSlots(policy, round, problem.domain)));
+  const policy: Policy = { ...problem.shape, ...placementOf(values) };
+  let best: RealisedPolicy | undefined;
+  for (const fixed of roundedSlots(policy, problem.domain)) {
+    const candidate = await placeAround(problem, fixed);
     if (candidate && (!best || candidate.estimate.totalSeconds < best.estimate.totalSeconds)) best = candidate;
+    if (best && best.estimate.totalSeconds <= objective * (1 + CLOSE_ENOUGH)) return best;
   }
-  return best;
+  return best ?? placeAround(problem, {});
 }

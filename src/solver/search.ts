@@ -122,11 +122,15 @@ class Search {
     });
   }
 
-  /** Applies the prices found since the last look. A bound of Infinity: nothing of this shape fits, or not in time. */
+  /**
+   * Applies the prices found since the last look, the newest first (they come from the best shapes), until the candidate
+   * cannot win. A bound of Infinity: nothing of this shape fits, or not in time.
+   */
   raiseBound(candidate: Candidate): void {
-    const { terms, domain } = candidate;
-    for (; candidate.pricesSeen < this.prices.length && candidate.bound < this.bestScore; candidate.pricesSeen++) {
-      const prices = this.prices[candidate.pricesSeen]!;
+    const { terms, domain, pricesSeen } = candidate;
+    candidate.pricesSeen = this.prices.length;
+    for (let i = this.prices.length - 1; i >= pricesSeen && candidate.bound < this.bestScore; i--) {
+      const prices = this.prices[i]!;
       const seconds = secondsBound(terms, domain, prices);
       const cannotBe = seconds > this.problem.maxLatencySeconds || shortfallBound(terms, domain, prices) > 0;
       candidate.bound = cannotBe ? Infinity : Math.max(candidate.bound, this.score(seconds, terms));
@@ -152,7 +156,7 @@ class Search {
     const rounding = { shape, terms, domain, maxLatencySeconds, solver: this.solver };
     const realised = await roundToSlices(
       { ...rounding, estimateRealised: (policy) => job.estimateRealised(policy) },
-      solution.values,
+      solution,
     );
     if (!realised) {
       this.infeasible += 1;
@@ -196,9 +200,10 @@ export async function search(problem: SearchProblem): Promise<SearchResult> {
   for (let next = takeLowest(open); next; next = takeLowest(open)) {
     const before = next.bound;
     run.raiseBound(next);
-    if (next.bound === Infinity) run.infeasible += 1;
-    else if (next.bound >= run.bestScore * (1 - WORTHWHILE_FRACTION)) prunedByBound += 1;
-    else if (next.bound > before && open.some(({ bound }) => bound < next!.bound)) open.push(next);
+    const raised = next.bound;
+    if (raised === Infinity) run.infeasible += 1;
+    else if (raised >= run.bestScore * (1 - WORTHWHILE_FRACTION)) prunedByBound += 1;
+    else if (raised > before && open.some(({ bound }) => bound < raised)) open.push(next);
     else await run.solve(next);
   }
   const { earlier } = problem;

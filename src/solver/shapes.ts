@@ -5,15 +5,19 @@ import type { Workload } from '../workload/workload.js';
 import type { OptimizeOptions } from './options.js';
 
 const LARGEST_GPU_BATCH = 4096;
-const LARGEST_NUM_GPU_BATCHES = 512;
+const LARGEST_NUM_GPU_BATCHES = 1024;
+
+/** Steps of the number of GPU batches: while the bit widths are open, and once they are chosen. */
+const COARSE_BASE = 4;
+const FINE_BASE = 2;
 
 /** So few are all tried. */
 const FEW = 12;
 
-/** 1, 2, 4, 8, ...: the coarse grid. `refine` tries the values between. */
-function coarseGrid(largest: number): number[] {
+/** Powers of `base`: the coarse grid. `refine` tries the values between. */
+function coarseGrid(base: number, largest: number): number[] {
   const values: number[] = [];
-  for (let power = 1; power <= largest; power *= 2) values.push(power);
+  for (let power = 1; power <= largest; power *= base) values.push(power);
   return values;
 }
 
@@ -29,7 +33,7 @@ function withEvenSplits(grid: readonly number[], total: number | undefined): num
 
 /** Ascending. */
 export function gpuBatchSizes({ numSequences }: Workload, { gpuBatchSize }: OptimizeOptions): number[] {
-  return gpuBatchSize === 'auto' ? withEvenSplits(coarseGrid(LARGEST_GPU_BATCH), numSequences) : [gpuBatchSize];
+  return gpuBatchSize === 'auto' ? withEvenSplits(coarseGrid(2, LARGEST_GPU_BATCH), numSequences) : [gpuBatchSize];
 }
 
 /** Ascending. */
@@ -37,10 +41,11 @@ export function numsGpuBatches(
   { numSequences }: Workload,
   { numGpuBatches }: OptimizeOptions,
   gpuBatchSize: number,
+  base = COARSE_BASE,
 ): number[] {
   if (numGpuBatches !== 'auto') return [numGpuBatches];
   const whole = numSequences === undefined ? undefined : Math.ceil(numSequences / gpuBatchSize);
-  return withEvenSplits(coarseGrid(LARGEST_NUM_GPU_BATCHES), whole);
+  return withEvenSplits(coarseGrid(base, LARGEST_NUM_GPU_BATCHES), whole);
 }
 
 type Bits = Pick<Policy, 'weightBits' | 'kvCacheBits'>;
@@ -60,6 +65,24 @@ export function batchShape(
   { overlap }: OptimizeOptions,
 ): BatchShape {
   return { gpuBatchSize, numGpuBatches, ...bits, quantGroupSize: QUANT_GROUP_SIZE, overlap };
+}
+
+const gridShapes = (workload: Workload, options: OptimizeOptions, bits: Bits, base: number): BatchShape[] =>
+  gpuBatchSizes(workload, options).flatMap((gpuBatchSize) =>
+    numsGpuBatches(workload, options, gpuBatchSize, base).map((numGpuBatches) =>
+      batchShape(gpuBatchSize, numGpuBatches, bits, options),
+    ),
+  );
+
+/** All bit widths, few batch shapes. */
+export function coarseShapes(workload: Workload, options: OptimizeOptions): BatchShape[] {
+  return bitWidths(options).flatMap((bits) => gridShapes(workload, options, bits, COARSE_BASE));
+}
+
+/** More batch shapes for these bit widths. */
+export function fineShapes(workload: Workload, options: OptimizeOptions, bits: Bits): BatchShape[] {
+  const { weightBits, kvCacheBits } = bits;
+  return gridShapes(workload, options, { weightBits, kvCacheBits }, FINE_BASE);
 }
 
 /** At most so many values are tried between two neighbours of the coarse grid, in each direction. */
