@@ -31,8 +31,6 @@ export interface GenerateOptions extends Omit<EngineOptions, 'policy' | 'workloa
   readonly stopStrings?: readonly string[];
   /** Keep the logits of the first so many generated positions. Absent: 0. */
   readonly logitsSteps?: number;
-  /** Called for each token as it comes, with the number of its prompt. */
-  readonly onToken?: (prompt: number, tokenId: number) => void;
 }
 
 export interface Completion extends CompletionText {
@@ -45,7 +43,7 @@ export const DEFAULT_MAX_TOKENS = 16;
 
 /** Completes all prompts in one run and gives the completions in the order of the prompts. */
 export async function generate(options: GenerateOptions): Promise<Completion[]> {
-  const { folder, device, policy, tokenizer, stopStrings = [], onToken, signal } = options;
+  const { folder, device, policy, tokenizer, stopStrings = [], signal } = options;
   const prompts = options.prompts.map((prompt) => promptIdsOf(prompt, tokenizer, folder.path));
   const sequences = prompts.map((ids, index) => sequenceOf(ids, index, options));
   const engine = await Engine.open({
@@ -59,7 +57,6 @@ export async function generate(options: GenerateOptions): Promise<Completion[]> 
     const collector = new CompletionCollector(builders, (sequence) => engine.cancelSequence(sequence));
     const result = await engine.run(sequences, {
       onStep: (event) => {
-        event.sequences.forEach((sequence, i) => onToken?.(sequence, event.tokenIds[i]!));
         for (const { sequence, completion } of collector.step(event)) completions[sequence] = completion;
       },
       ...(signal ? { signal } : {}),

@@ -49,6 +49,7 @@ async function checkPlacements(fixture: string, bits: Pick<Policy, 'weightBits' 
       const { bytes, slots } = engine.realisation;
       expect(result.kvCacheBytes).toEqual(bytes.kvCache);
       expect(result.activationBytes).toEqual(bytes.activations);
+      expect(result.peakBytes.gpu).toBeLessThanOrEqual(device === 'emulated' ? EMULATED.capacityBytes.gpu : 0);
       if (slots.some(({ kvTier }) => kvTier === 'disk')) met.disk++;
       if (slots.some(({ cpuAttention }) => cpuAttention)) met.cpuAttention++;
       if (slots.some(({ kvTier, cpuAttention }) => kvTier === 'cpu' && !cpuAttention)) met.movedKv++;
