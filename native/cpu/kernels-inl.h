@@ -70,11 +70,86 @@ inline void decodeTail(const std::byte* p, int64_t n, Vec out[kGroupVecs]) {
 }
 
 // ---- Products ----------------------------------------------------------------------------------------------------------
-// Lanes are rows: a column of the panel (2 vectors, one weight of each of 2 * kLanes rows) times one x per token. Each output element
-// is a chain of multiply-adds over the columns of a block, and the sum of its blocks in order, whatever the number of tokens.
+// The order of additions, which is the same on both ways below: in a block of kColumnBlock columns, lane l chains the products of
+// columns l, l + kLanes, ...; the lanes' chains are added one after the other, then the block to the output. Few tokens: lanes
+// are columns, nothing is moved. Many tokens: lanes are rows, which reads least per multiply-add, but needs the weights transposed.
+
+// Adds the sum of one block to an output element, which the first block starts from the bias.
+inline void addToOutput(float sum, bool first, const float* bias, float* out) {
+  *out = (!first ? *out : bias != nullptr ? *bias : 0.0f) + sum;
+}
+
+// As many rows as make kLanes accumulators with kTokens tokens: transposing those gives their sums at once.
+template <DataType kType, int kTokens>
+struct FewTokens {
+  static constexpr int kRows = kLanes / kTokens;
+  const std::byte* rows[kRows];
+  const float* x[kTokens];
+  Vec acc[kLanes];  // [kRows][kTokens]
+
+  // Rows and tokens that do not exist repeat the last one.
+  FewTokens(const Product& p, int64_t row) {
+    for (int r = 0; r < kRows; ++r) rows[r] = p.weight.data + smaller(row + r, p.weight.rows - 1) * p.weight.stride;
+    for (int t = 0; t < kTokens; ++t) x[t] = p.x + smaller(t, p.tokens - 1) * p.xStride;
+  }
+
+  // The sums of one block, [kRows][kTokens].
+  Vec multiplyBlock(int64_t begin, int64_t end) {
+    for (Vec& v : acc) v = zero();
+    int64_t col = begin;
+    for (; col + kGroup <= end; col += kGroup)
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        Vec w[kGroupVecs];
+        decodeGroup<kType>(rows[r] + col / kGroup * groupBytes<kType>(), w);
+#pragma GCC unroll 16
+        for (int i = 0; i < kGroupVecs; ++i)
+#pragma GCC unroll 4
+          for (int t = 0; t < kTokens; ++t) acc[r * kTokens + t] = fma(w[i], load(x[t] + col + i * kLanes), acc[r * kTokens + t]);
+      }
+    if (col < end) multiplyTail(col, end - col);
+    transpose(acc);
+    Vec sum = acc[0];
+#pragma GCC unroll 16
+    for (int l = 1; l < kLanes; ++l) sum = add(sum, acc[l]);
+    return sum;
+  }
+
+  void multiplyTail(int64_t col, int64_t cols) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      Vec w[kGroupVecs];
+      decodeTail<kType>(rows[r] + col / kGroup * groupBytes<kType>(), cols, w);
+      for (int i = 0; i * kLanes < cols; ++i)
+#pragma GCC unroll 4
+        for (int t = 0; t < kTokens; ++t)
+          acc[r * kTokens + t] = fma(w[i], loadUpTo(x[t] + col + i * kLanes, cols - i * kLanes), acc[r * kTokens + t]);
+    }
+  }
+};
+
+template <DataType kType, int kTokens>
+void multiplyFewTokens(const Product& p) {
+  constexpr int kRows = FewTokens<kType, kTokens>::kRows;
+  for (int64_t row = 0; row < p.weight.rows; row += kRows) {
+    FewTokens<kType, kTokens> few(p, row);
+    for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock) {
+      float sums[kLanes];
+      store(sums, few.multiplyBlock(col, smaller(col + kColumnBlock, p.weight.cols)));
+      for (int64_t r = row; r < smaller(row + kRows, p.weight.rows); ++r)
+        for (int64_t t = 0; t < p.tokens; ++t)
+          addToOutput(sums[(r - row) * kTokens + t], col == 0, p.bias != nullptr ? p.bias + r : nullptr, p.out + t * p.outStride + r);
+    }
+  }
+}
 
 constexpr int64_t kTileRows = 2 * kLanes;
-// Constant, and no power of two: tokens of equal column must not compete for the same sets of the L1 cache.
+// A panel holds tiles of kTileRows rows as [lane][step][row], column = step * kLanes + lane. The extra step keeps the lanes'
+// beginnings in different sets of the L1 cache.
+constexpr int64_t kPanelSteps = kColumnBlock / kLanes + 1;
+constexpr int64_t kPanelTile = kLanes * kPanelSteps * kTileRows;
+static_assert(kPanelTile * (kPanelRows / kTileRows) <= kPanelFloats);
+// Constant, and no power of two: tokens must not compete for the same sets of the L1 cache.
 constexpr int64_t kTokenStride = kColumnBlock + kPanelPad;
 
 // Where a tile of the output goes.
@@ -85,35 +160,45 @@ struct Output {
   bool first;  // column block: starts from the bias
 };
 
-// kVecs / 2 neighbouring tiles of rows. panel: [kVecs / 2, kColumnBlock, kTileRows]; x: [kTokens, kTokenStride]
-template <int kTokens, int kVecs>
-void multiplyTile(const float* panel, int64_t cols, const float* x, const Output& o) {
-  Vec acc[kTokens][kVecs];
+template <int kTokens>
+void writeTile(const Vec sums[kTokens][2], const Output& o) {
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t)
-#pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) acc[t][v] = zero();
-  for (int64_t col = 0; col < cols; ++col) {
-    Vec w[kVecs];
-#pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) w[v] = load(panel + v / 2 * kTileRows * kColumnBlock + col * kTileRows + v % 2 * kLanes);
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) {
-      const Vec xs = set1(x[t * kTokenStride + col]);
-#pragma GCC unroll 4
-      for (int v = 0; v < kVecs; ++v) acc[t][v] = fma(w[v], xs, acc[t][v]);
-    }
-  }
-#pragma GCC unroll 16
-  for (int t = 0; t < kTokens; ++t)
-#pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) {
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; ++v) {
       const int64_t rows = o.rows - v * kLanes;
       if (rows <= 0) continue;
       float* out = o.out + t * o.stride + v * kLanes;
       const float* start = !o.first ? out : o.bias != nullptr ? o.bias + v * kLanes : nullptr;
-      storeUpTo(out, rows, add(start != nullptr ? loadUpTo(start, rows) : zero(), acc[t][v]));
+      storeUpTo(out, rows, add(start != nullptr ? loadUpTo(start, rows) : zero(), sums[t][v]));
     }
+}
+
+// One tile of a panel times x [kTokens, kTokenStride].
+template <int kTokens>
+void multiplyTile(const float* panel, int64_t cols, const float* x, const Output& o) {
+  Vec sums[kTokens][2];
+  const int64_t steps = (cols + kLanes - 1) / kLanes;
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    Vec acc[kTokens][2];
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) acc[t][0] = acc[t][1] = zero();
+    const float* w = panel + lane * kPanelSteps * kTileRows;
+    for (int64_t step = 0; step < steps; ++step) {
+      const Vec w0 = load(w + step * kTileRows), w1 = load(w + step * kTileRows + kLanes);
+#pragma GCC unroll 16
+      for (int t = 0; t < kTokens; ++t) {
+        const Vec xs = set1(x[t * kTokenStride + step * kLanes + lane]);
+        acc[t][0] = fma(w0, xs, acc[t][0]);
+        acc[t][1] = fma(w1, xs, acc[t][1]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t)
+#pragma GCC unroll 2
+      for (int v = 0; v < 2; ++v) sums[t][v] = lane == 0 ? acc[t][v] : add(sums[t][v], acc[t][v]);
+  }
+  writeTile<kTokens>(sums, o);
 }
 
 // Calls tile.operator()<kTokens>() for tokens in 1..kMost known only at run time.
@@ -125,44 +210,44 @@ inline void withTokens(int64_t tokens, Tile&& tile) {
   tile.template operator()<kMost>();
 }
 
-// Transposes kLanes columns of kLanes rows: out[column * kTileRows + lane].
+// Puts kLanes columns of kLanes rows into a panel.
 template <DataType kType, bool kWhole>
 inline void packSquare(const std::byte* const rows[kLanes], int64_t offset, int64_t cols, float* out) {
   Vec v[kLanes];
 #pragma GCC unroll 16
-  for (int lane = 0; lane < kLanes; ++lane) {
-    const std::byte* p = rows[lane] + offset;
+  for (int row = 0; row < kLanes; ++row) {
+    const std::byte* p = rows[row] + offset;
     // The same columns of the next block, which come after the other rows of this one.
     __builtin_prefetch(p + kColumnBlock / kGroup * groupBytes<kType>(), 0, 2);
-    v[lane] = kWhole ? decode<kType>(p) : decodePartial<kType>(p, cols);
+    v[row] = kWhole ? decode<kType>(p) : decodePartial<kType>(p, cols);
   }
   transpose(v);
 #pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) store(out + i * kTileRows, v[i]);
+  for (int lane = 0; lane < kLanes; ++lane) store(out + lane * kPanelSteps * kTileRows, v[lane]);
 }
 
-// Columns [0, cols) of kLanes rows, transposed: out[column * kTileRows + lane]. Writes whole squares or groups.
+// Columns [0, cols) of kLanes rows, whole squares or groups; lanes beyond the last column are as decodeTail leaves them.
 template <DataType kType>
 void packRows(const std::byte* const rows[kLanes], int64_t cols, float* out) {
   if constexpr (kType == DataType::kInt4) {
     for (int64_t col = 0; col < cols; col += kGroup)
-      packInt4Group(rows, col / kGroup * kInt4GroupBytes, out + col * kTileRows, kTileRows);
+      packInt4Group(rows, col / kGroup * kInt4GroupBytes, out + col / kLanes * kTileRows, kPanelSteps * kTileRows, kTileRows);
   } else {
     constexpr int64_t kBytes = groupBytes<kType>() / kGroup;
     int64_t col = 0;
-    for (; col + kLanes <= cols; col += kLanes) packSquare<kType, true>(rows, col * kBytes, kLanes, out + col * kTileRows);
-    if (col < cols) packSquare<kType, false>(rows, col * kBytes, cols - col, out + col * kTileRows);
+    for (; col + kLanes <= cols; col += kLanes) packSquare<kType, true>(rows, col * kBytes, kLanes, out + col / kLanes * kTileRows);
+    if (col < cols) packSquare<kType, false>(rows, col * kBytes, cols - col, out + col / kLanes * kTileRows);
   }
 }
 
-// One column block of up to kPanelRows rows: panel[tile, col, row of the tile]. Rows beyond the last one repeat it.
+// One column block of up to kPanelRows rows. Rows beyond the last one repeat it.
 void packPanel(const RowBlock& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* panel) {
   withType(w.dtype, [&]<DataType kType>() {
     for (int64_t r = 0; r < roundUp(rows, kTileRows); r += kLanes) {
       const std::byte* lanes[kLanes];
       for (int64_t lane = 0; lane < kLanes; ++lane)
         lanes[lane] = w.data + (row + smaller(r + lane, rows - 1)) * w.stride + col / kGroup * groupBytes<kType>();
-      packRows<kType>(lanes, cols, panel + r / kTileRows * kTileRows * kColumnBlock + r % kTileRows);
+      packRows<kType>(lanes, cols, panel + r / kTileRows * kPanelTile + r % kTileRows);
     }
   });
 }
@@ -181,20 +266,28 @@ void multiplyPanel(const Product& p, int64_t row, int64_t rows, int64_t col) {
     const int64_t tokens = smaller(kTileTokens, p.tokens - token);
     copyTokens(p.x + token * p.xStride + col, p.xStride, tokens, cols, x);
     withTokens<kTileTokens>(tokens, [&]<int kTokens>() {
-      constexpr int kVecs = kTokens <= kWideTileTokens ? 4 : 2;
-      for (int64_t r = 0; r < rows; r += kVecs * kLanes) {
+      for (int64_t r = 0; r < rows; r += kTileRows) {
         const Output output{p.bias != nullptr ? p.bias + row + r : nullptr, p.out + token * p.outStride + row + r, p.outStride,
                             rows - r, col == 0};
-        multiplyTile<kTokens, kVecs>(p.panel + r * kColumnBlock, cols, x, output);
+        multiplyTile<kTokens>(p.panel + r / kTileRows * kPanelTile, cols, x, output);
       }
     });
   }
 }
 
-void multiply(const Product& p) {
+void multiplyManyTokens(const Product& p) {
   for (int64_t row = 0; row < p.weight.rows; row += kPanelRows)
     for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock)
       multiplyPanel(p, row, smaller(kPanelRows, p.weight.rows - row), col);
+}
+
+void multiply(const Product& p) {
+  if (p.tokens > 4) return multiplyManyTokens(p);
+  withType(p.weight.dtype, [&]<DataType kType>() {
+    if (p.tokens == 1) return multiplyFewTokens<kType, 1>(p);
+    if (p.tokens == 2) return multiplyFewTokens<kType, 2>(p);
+    multiplyFewTokens<kType, 4>(p);
+  });
 }
 
 // ---- Storage <-> fp32 ------------------------------------------------------------------------------------------------

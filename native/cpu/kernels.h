@@ -15,7 +15,7 @@ constexpr int64_t kColumnBlock = 256;
 // Rows whose column block is converted to fp32 at a time and then used by all tokens: 64 KiB, which stay in the L2 cache.
 constexpr int64_t kPanelRows = 64;
 constexpr int64_t kPanelPad = 16;
-constexpr int64_t kPanelFloats = kPanelRows * kColumnBlock;
+constexpr int64_t kPanelFloats = kPanelRows * (kColumnBlock + kPanelPad);
 // Positions that share one step of the online softmax; chunks begin at multiples of it.
 constexpr int64_t kAttentionChunk = 64;
 

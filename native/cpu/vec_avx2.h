@@ -14,8 +14,6 @@ using Vec = __m256;
 constexpr int kLanes = 8;
 // Tokens of a product's tile: 6 x 2 accumulators, 2 weights and one x are 15 of 16 registers.
 constexpr int kTileTokens = 6;
-// Tokens so few that twice the rows fit: 2 x 4 accumulators, 4 weights and one x are 13 registers.
-constexpr int kWideTileTokens = 2;
 // Query rows that share V in registers: 1 x 8 accumulators.
 constexpr int kFewTokens = 1;
 
@@ -107,8 +105,8 @@ inline void transpose(Vec v[8]) {
   }
 }
 
-// One group of 8 rows, transposed: out[column * stride + row]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
-inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float* out, int64_t stride) {
+// One group of 8 rows, transposed: row r of column c at out[c % 8 * laneStride + c / 8 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
+inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float* out, int64_t laneStride, int64_t stepStride) {
   Vec words[8];
   alignas(32) int32_t headers[8];
 #pragma GCC unroll 8
@@ -128,7 +126,8 @@ inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float*
 #pragma GCC unroll 8
     for (int n = 0; n < 8; ++n) {
       const __m256i q = _mm256_and_si256(_mm256_srli_epi32(_mm256_castps_si256(words[d]), 4 * n), mask);
-      store(out + (2 * d + n / 4 + n % 4 * 16) * stride, fma(_mm256_cvtepi32_ps(q), scale, min));
+      const int col = 2 * d + n / 4 + n % 4 * 16;
+      store(out + col % kLanes * laneStride + col / kLanes * stepStride, fma(_mm256_cvtepi32_ps(q), scale, min));
     }
 }
 

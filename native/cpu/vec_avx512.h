@@ -14,8 +14,6 @@ using Vec = __m512;
 constexpr int kLanes = 16;
 // Tokens of a product's tile: 14 x 2 accumulators, 2 weights and one x are 31 of 32 registers.
 constexpr int kTileTokens = 14;
-// Tokens so few that twice the rows fit: 6 x 4 accumulators, 4 weights and one x are 29 registers.
-constexpr int kWideTileTokens = 6;
 // Query rows that share V in registers: 4 x 4 accumulators and 4 vectors of V.
 constexpr int kFewTokens = 4;
 
@@ -91,8 +89,8 @@ inline void transpose(Vec v[16]) {
   }
 }
 
-// One group of 16 rows, transposed: out[column * stride + row]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
-inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float* out, int64_t stride) {
+// One group of 16 rows, transposed: row r of column c at out[c % 16 * laneStride + c / 16 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
+inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float* out, int64_t laneStride, int64_t stepStride) {
   Vec words[16];
   alignas(64) int32_t headers[16];
 #pragma GCC unroll 16
@@ -112,7 +110,8 @@ inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float
 #pragma GCC unroll 8
     for (int n = 0; n < 8; ++n) {
       const __m512i q = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(words[d]), static_cast<unsigned>(4 * n)), mask);
-      store(out + (2 * d + n / 4 + n % 4 * 16) * stride, fma(_mm512_cvtepi32_ps(q), scale, min));
+      const int col = 2 * d + n / 4 + n % 4 * 16;
+      store(out + col % kLanes * laneStride + col / kLanes * stepStride, fma(_mm512_cvtepi32_ps(q), scale, min));
     }
 }
 

@@ -17,7 +17,6 @@ using IntVec = int32_t __attribute__((vector_size(16)));
 constexpr int kLanes = 4;
 // Tokens of a product's tile: 4 x 2 accumulators, 2 weights, one x and a product are 12 of the 16 registers that most machines have.
 constexpr int kTileTokens = 4;
-constexpr int kWideTileTokens = 2;
 constexpr int kFewTokens = 1;
 
 inline Vec set1(float value) { return Vec{value, value, value, value}; }
@@ -92,12 +91,12 @@ inline void transpose(Vec v[4]) {
   for (int i = 0; i < kLanes; ++i) v[i] = Vec{a[i], b[i], c[i], d[i]};
 }
 
-// One group of 4 rows, transposed: out[column * stride + row].
-inline void packInt4Group(const std::byte* const rows[4], int64_t offset, float* out, int64_t stride) {
+// One group of 4 rows, transposed: row r of column c at out[c % 4 * laneStride + c / 4 * stepStride + r].
+inline void packInt4Group(const std::byte* const rows[4], int64_t offset, float* out, int64_t laneStride, int64_t stepStride) {
   float values[kInt4GroupSize];
   for (int row = 0; row < kLanes; ++row) {
     dequantizeInt4(rows[row] + offset, kInt4GroupSize, values);
-    for (int64_t i = 0; i < kInt4GroupSize; ++i) out[i * stride + row] = values[i];
+    for (int64_t i = 0; i < kInt4GroupSize; ++i) out[i % kLanes * laneStride + i / kLanes * stepStride + row] = values[i];
   }
 }
 
