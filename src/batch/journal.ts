@@ -16,7 +16,7 @@ import { dirname } from 'node:path';
 import { FlexplanError } from '../errors.js';
 
 /** What a job is: two jobs with the same identity give the same results. */
-export interface JobIdentity {
+interface JobIdentity {
   /** The text of the prompt file. */
   readonly input: string;
   /** Everything else that results depend on: model, its files, settings. */
@@ -48,7 +48,7 @@ export class Journal {
     /** `custom_id` of the requests that an earlier run finished. */
     readonly finishedIds: ReadonlySet<string>,
   ) {
-    this.#file = openSync(partialPath(outputPath), 'a');
+    this.#file = openForAppend(partialPath(outputPath));
   }
 
   /**
@@ -112,6 +112,14 @@ function partialPath(outputPath: string): string {
 
 function identityPath(outputPath: string): string {
   return `${outputPath}.partial.job`;
+}
+
+function openForAppend(path: string): number {
+  try {
+    return openSync(path, 'a');
+  } catch (error) {
+    throw writeFault(path, error as NodeJS.ErrnoException);
+  }
 }
 
 function writeWhole(path: string, text: string): void {

@@ -3,11 +3,11 @@ import { FlexplanError } from '../errors.js';
 import type { ChatMessage } from '../engine/tokenizer.js';
 import { DEFAULT_MAX_TOKENS } from '../engine/generate.js';
 
-export const COMPLETIONS_URL = '/v1/completions';
+const COMPLETIONS_URL = '/v1/completions';
 export const CHAT_URL = '/v1/chat/completions';
-export type RequestUrl = typeof COMPLETIONS_URL | typeof CHAT_URL;
+type RequestUrl = typeof COMPLETIONS_URL | typeof CHAT_URL;
 
-export type RequestInput =
+type RequestInput =
   | { readonly kind: 'text'; readonly text: string }
   | { readonly kind: 'ids'; readonly ids: readonly number[] }
   | { readonly kind: 'chat'; readonly messages: readonly ChatMessage[] };

@@ -40,7 +40,7 @@ export function nativeEngineConfig(
   };
 }
 
-export function nativeModel(model: ModelConfig): NativeModel {
+function nativeModel(model: ModelConfig): NativeModel {
   const { positions, experts } = model;
   return {
     numLayers: model.numLayers,

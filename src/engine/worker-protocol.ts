@@ -32,11 +32,11 @@ export type Request = {
 }[CallKind];
 
 /** Not answered: they act on the run in flight, and do nothing when there is none. */
-export type Signal = { readonly kind: 'cancel' } | { readonly kind: 'cancelSequence'; readonly sequence: number };
+type Signal = { readonly kind: 'cancel' } | { readonly kind: 'cancelSequence'; readonly sequence: number };
 
 export type ParentMessage = Request | Signal;
 
-export type Reply =
+type Reply =
   | { readonly kind: 'result'; readonly id: number; readonly result: unknown }
   | { readonly kind: 'error'; readonly id: number; readonly code: string; readonly message: string };
 
