@@ -9,7 +9,7 @@ import { FlexplanError } from './errors.js';
 export function documentCheck<T>(schema: SchemaObject, what: string, remedy: string): (document: unknown) => T {
   let validate: ValidateFunction | undefined;
   return (document) => {
-    validate ??= new Ajv({ allErrors: false, strict: true, allowUnionTypes: true }).compile(schema);
+    validate ??= new Ajv({ allErrors: false, strict: true, allowUnionTypes: true, inlineRefs: false }).compile(schema);
     if (validate(document)) return document as T;
     throw new FlexplanError('bad-input', `${describe(validate.errors![0]!, document, what)}; ${remedy}`);
   };

@@ -2,7 +2,7 @@
 import { layerTensors, rowBytes, type LayerKind } from '../models/tensors.js';
 import type { SequenceLength } from '../workload/workload.js';
 import type { Affine } from './affine.js';
-import { foldAll, newTokens, type Amount, type StepLoad, type StepRange } from './loads.js';
+import { foldAll, newTokens, numLaunches, type Amount, type StepLoad, type StepRange } from './loads.js';
 import { AWAY_TIERS, isDisk, linksToDevice, type AwayTier, type Movement, type Setting } from './movement.js';
 
 /** Rows that are read from disk at once, then copied together. */
@@ -51,12 +51,11 @@ function firstPosition({ from }: StepRange, { promptTokens }: SequenceLength): n
 }
 
 /** From disk one request for each row; over the link one copy for each GPU batch, or for as many rows as are in flight. */
-function rowMovements({ model, shape, hasGpu }: Setting, { launches }: StepLoad, fetch: RowFetch): Movement[] {
+function rowMovements({ model, shape, hasGpu }: Setting, load: StepLoad, fetch: RowFetch): Movement[] {
   const { kind, role, home, share, count } = fetch;
   const table = layerTensors(model, kind).find((tensor) => tensor.role === role)!;
   const bytes = count * rowBytes(model, table, shape.weightBits);
-  const numBatches = launches.reduce((total, launch) => total + launch.count, 0);
-  const copies = Math.max(Math.min(numBatches, count), home === 'disk' ? count / EMBEDDING_ROWS_IN_FLIGHT : 0);
+  const copies = Math.max(Math.min(numLaunches(load), count), home === 'disk' ? count / EMBEDDING_ROWS_IN_FLIGHT : 0);
   return linksToDevice(home, hasGpu).map((link) => ({
     task: 'compute',
     link,

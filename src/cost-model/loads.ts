@@ -9,12 +9,12 @@ export type Amount = (length: SequenceLength) => number;
 /** Neighbouring slots of one length. */
 interface Run {
   readonly length: SequenceLength;
-  readonly numSequences: number;
+  numSequences: number;
 }
 
 /** `count` GPU batches alike. */
 interface Batch {
-  readonly count: number;
+  count: number;
   readonly runs: readonly Run[];
 }
 
@@ -98,13 +98,24 @@ function batchesOfOneLength(count: number, { length, numSequences }: Run, gpuBat
 }
 
 function runsOf(sequences: readonly SequenceLength[]): Run[] {
-  const runs: { length: SequenceLength; numSequences: number }[] = [];
-  for (const length of sequences) {
-    const last = runs[runs.length - 1];
-    if (last?.length === length) last.numSequences++;
-    else runs.push({ length, numSequences: 1 });
-  }
+  const runs: Run[] = [];
+  for (const length of sequences) addToRuns(runs, length);
   return runs;
+}
+
+function addToRuns(runs: Run[], length: SequenceLength): void {
+  const last = runs[runs.length - 1];
+  if (last?.length === length) last.numSequences++;
+  else runs.push({ length, numSequences: 1 });
+}
+
+/** Joins batches alike. */
+function addBatch(batches: Batch[], batch: Batch): void {
+  const last = batches[batches.length - 1];
+  const isAlike = (run: Run, r: number) =>
+    run.length === batch.runs[r]?.length && run.numSequences === batch.runs[r].numSequences;
+  if (last?.runs.length === batch.runs.length && last.runs.every(isAlike)) last.count += batch.count;
+  else batches.push(batch);
 }
 
 export function prefillLoad(set: BlockSet): StepLoad {
@@ -139,6 +150,11 @@ export function decodeLoads(set: BlockSet): StepLoad[] {
     .map((range) => stepLoad(set, range));
 }
 
+/** GPU batches of all runs. */
+export function numLaunches({ launches }: StepLoad): number {
+  return launches.reduce((total, { count }) => total + count, 0);
+}
+
 /** Steps of the range in which the sequence is live. */
 export function liveSteps({ from, to }: StepRange): Amount {
   return ({ genTokens }) => Math.max(0, Math.min(to, Math.max(genTokens, 1)) - from);
@@ -171,7 +187,7 @@ export interface Fold {
 const TOTAL: Fold = { within: 'sum', across: 'sum' };
 
 /** An amount folded over all sequences of the set (by default summed). */
-export function foldAll({ batches }: BlockSet, amount: Amount, fold: Fold = TOTAL): number {
+export function foldAll({ batches }: Pick<BlockSet, 'batches'>, amount: Amount, fold: Fold = TOTAL): number {
   let total = 0;
   for (const { count, runs } of batches) {
     let batch = 0;
@@ -184,27 +200,20 @@ export function foldAll({ batches }: BlockSet, amount: Amount, fold: Fold = TOTA
   return total;
 }
 
-/** An amount folded over the sequences in the slots that `counts` picks (by default summed). */
-export function foldSlots(
-  set: BlockSet,
-  amount: Amount,
+/** The batches of a set with nothing but the slots that `counts` picks. */
+export function pickSlots(
+  { gpuBatchSize, groups }: BlockSet,
   counts: (slot: number) => boolean,
-  fold: Fold = TOTAL,
-): number {
-  let total = 0;
-  for (const { count, sequences } of set.groups) {
-    for (let start = 0; start < sequences.length; start += set.gpuBatchSize) {
-      const end = Math.min(start + set.gpuBatchSize, sequences.length);
-      let batch = 0;
-      for (let slot = start; slot < end; slot++) {
-        if (!counts(slot)) continue;
-        const value = amount(sequences[slot]!);
-        batch = fold.within === 'sum' ? batch + value : Math.max(batch, value);
-      }
-      total = fold.across === 'sum' ? total + count * batch : Math.max(total, batch);
+): Pick<BlockSet, 'batches'> {
+  const batches: Batch[] = [];
+  for (const { count, sequences } of groups)
+    for (let start = 0; start < sequences.length; start += gpuBatchSize) {
+      const runs: Run[] = [];
+      const end = Math.min(start + gpuBatchSize, sequences.length);
+      for (let slot = start; slot < end; slot++) if (counts(slot)) addToRuns(runs, sequences[slot]!);
+      if (runs.length > 0) addBatch(batches, { count, runs });
     }
-  }
-  return total;
+  return { batches };
 }
 
 function stepLoad(set: BlockSet, range: StepRange): StepLoad {

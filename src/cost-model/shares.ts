@@ -9,7 +9,7 @@ import { tensorRows, type Realisation } from '../policy/realisation.js';
 import type { Device, Tier } from '../tiers.js';
 import { constant, minus, scale, sum, variable, ZERO, type Affine } from './affine.js';
 import type { BatchShape } from './cost-terms.js';
-import { foldAll, foldSlots, type Amount, type BlockSet, type Fold } from './loads.js';
+import { foldAll, pickSlots, type Amount, type BlockSet, type Fold } from './loads.js';
 
 /** Where a sequence keeps its KV cache, and whether the CPU attends to it or it moves to the device. */
 export type KvHome = 'gpu' | 'cpuMoved' | 'cpuAttended' | 'diskMoved' | 'diskAttended';
@@ -137,11 +137,17 @@ export function realisedShares(model: ModelConfig, shape: BatchShape, realisatio
 }
 
 function realisedSlots<Home>(homeOfSlot: readonly Home[]): SlotShares<Home> {
-  const among = (homes: readonly Home[]) => (slot: number) => homes.includes(homeOfSlot[slot]!);
+  const known = new Map<readonly Home[], Map<BlockSet, ReturnType<typeof pickSlots>>>();
+  const slotsAt = (set: BlockSet, homes: readonly Home[]) => {
+    const bySet = known.get(homes) ?? new Map<BlockSet, ReturnType<typeof pickSlots>>();
+    const picked = bySet.get(set) ?? pickSlots(set, (slot) => homes.includes(homeOfSlot[slot]!));
+    known.set(homes, bySet.set(set, picked));
+    return picked;
+  };
   return {
-    total: (set, homes, amount) => counted(foldSlots(set, amount, among(homes))),
-    batches: (set, homes, amount) => counted(foldSlots(set, amount, among(homes), COUNT_BATCHES)),
-    largestBatch: (set, homes, amount) => counted(foldSlots(set, amount, among(homes), LARGEST_BATCH)),
+    total: (set, homes, amount) => counted(foldAll(slotsAt(set, homes), amount)),
+    batches: (set, homes, amount) => counted(foldAll(slotsAt(set, homes), amount, COUNT_BATCHES)),
+    largestBatch: (set, homes, amount) => counted(foldAll(slotsAt(set, homes), amount, LARGEST_BATCH)),
   };
 }
 

@@ -11,17 +11,22 @@ const quantity = (limits: Readonly<Record<string, number>>) => ({
   required: ['value', 'source'],
   additionalProperties: false,
 });
-const rate = quantity({ exclusiveMinimum: 0 });
-const amount = quantity({ minimum: 0 });
 
-const link = {
+// References instead of copies: compiling a check takes longer than running one.
+const rate = { $ref: '#/$defs/rate' };
+const amount = { $ref: '#/$defs/amount' };
+const link = { $ref: '#/$defs/link' };
+const matmul = { $ref: '#/$defs/matmul' };
+const computeRates = { $ref: '#/$defs/computeRates' };
+
+const linkRate = {
   type: 'object',
   properties: { bytesPerSecond: rate, kvCacheBytesPerSecond: rate, latencySeconds: amount },
   required: ['bytesPerSecond', 'latencySeconds'],
   additionalProperties: false,
 };
 
-const matmul = {
+const matmulPoints = {
   type: 'array',
   minItems: 1,
   items: {
@@ -32,7 +37,7 @@ const matmul = {
   },
 };
 
-const computeRates = {
+const ratesOfDevice = {
   type: 'object',
   properties: {
     matmul,
@@ -55,6 +60,13 @@ const computeRates = {
 };
 
 export const hardwareProfileSchema = {
+  $defs: {
+    rate: quantity({ exclusiveMinimum: 0 }),
+    amount: quantity({ minimum: 0 }),
+    link: linkRate,
+    matmul: matmulPoints,
+    computeRates: ratesOfDevice,
+  },
   type: 'object',
   properties: {
     schemaVersion: { const: 1 },
