@@ -1,12 +1,17 @@
 /** From the command line's words to a plan, or to what is missing for one. */
-import { loadModel } from './model.js';
-import { optimize, type PlanResult } from '../solver/optimize.js';
+import type { HardwareProfile } from '../hardware/hardware-profile.js';
+import type { ModelConfig } from '../models/model-config.js';
 import type { InfeasibleResult } from '../solver/infeasible.js';
+import { optimize, type PlanResult } from '../solver/optimize.js';
+import type { OptimizeOptions } from '../solver/options.js';
+import { pareto, type ParetoPoint } from '../solver/pareto.js';
+import type { Workload } from '../workload/workload.js';
 import { formatBytes } from '../units.js';
 import type { CommandResult } from './command.js';
 import type { DeviceRequest } from './device.js';
 import { TIER_WORDS } from './format.js';
 import { cappedProfile } from './hardware.js';
+import { loadModel } from './model.js';
 import { chosenWorkload, type WorkloadRequest } from './workload.js';
 
 export interface PlanRequest extends Omit<DeviceRequest, 'device' | 'linkBandwidth'>, WorkloadRequest {
@@ -22,15 +27,33 @@ export type PlannedJob = PlanResult | { readonly status: 'infeasible'; readonly 
 
 const INFEASIBLE_EXIT_CODE = 3;
 
-export async function planJob(request: PlanRequest): Promise<PlannedJob> {
+interface ResolvedJob {
+  readonly model: ModelConfig;
+  readonly hardware: HardwareProfile;
+  readonly workload: Workload;
+  readonly options: Partial<OptimizeOptions>;
+}
+
+async function resolveJob(request: PlanRequest): Promise<ResolvedJob> {
   const hardware = cappedProfile(request.hw, request);
   const model = await loadModel(request.model);
   const workload = await chosenWorkload(request, model);
   const { weightBits, kvBits: kvCacheBits, maxLatencySeconds, gpuBatchSize, numGpuBatches } = request;
   const chosen = { weightBits, kvCacheBits, maxLatencySeconds, gpuBatchSize, numGpuBatches };
-  const given = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== undefined));
-  const result = await optimize(model, hardware, workload, given);
+  const options = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== undefined));
+  return { model, hardware, workload, options };
+}
+
+export async function planJob(request: PlanRequest): Promise<PlannedJob> {
+  const { model, hardware, workload, options } = await resolveJob(request);
+  const result = await optimize(model, hardware, workload, options);
   return result.status === 'optimal' ? result : { status: 'infeasible', result: infeasibleResult(result) };
+}
+
+/** Throughput against the latency of a block, slowest first. */
+export async function paretoOf(request: PlanRequest): Promise<ParetoPoint[]> {
+  const { model, hardware, workload, options } = await resolveJob(request);
+  return pareto(model, hardware, workload, options);
 }
 
 function infeasibleResult(document: InfeasibleResult): CommandResult {

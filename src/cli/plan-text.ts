@@ -1,4 +1,6 @@
 /** A plan as a person reads it. */
+import type { ExplanationSection } from '../solver/explain.js';
+import type { ParetoPoint } from '../solver/pareto.js';
 import type { Alternative, Plan, Resource, Sensitivity } from '../solver/plan.js';
 import { formatSeconds } from '../units.js';
 import { memoryTable, phaseTable, placementTable, policyTable, throughputLine, tiersOf } from './estimate-text.js';
@@ -49,6 +51,27 @@ function alternativeTable(alternatives: readonly Alternative[], base: number): s
       decimal(genTokensPerSecond),
       `${decimal(genTokensPerSecond / base)} x`,
       fits ? '' : 'does not fit',
+    ]),
+  );
+}
+
+export function explanationText(sections: readonly ExplanationSection[]): string {
+  return paragraphs(
+    ...sections.map(({ heading: title, sentences }) =>
+      [heading(title), ...sentences.map((sentence) => `  ${sentence}`)].join('\n'),
+    ),
+  );
+}
+
+/** One block's latency against throughput, slowest first. */
+export function paretoTable(points: readonly ParetoPoint[]): string {
+  return table(
+    ['seconds of a block', 'batch', 'weights/KV', 'tokens/s'],
+    points.map(({ latencySeconds, genTokensPerSecond, policy }) => [
+      formatSeconds(latencySeconds),
+      `${policy.gpuBatchSize} x ${policy.numGpuBatches}`,
+      bitsShort(policy),
+      decimal(genTokensPerSecond),
     ]),
   );
 }

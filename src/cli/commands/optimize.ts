@@ -13,6 +13,7 @@ const options = {
   gpuBatchSize: option.count('--gpu-batch-size <n>', 'fix the sequences in one launch'),
   numGpuBatches: option.count('--num-gpu-batches <n>', 'fix the GPU batches of a block'),
   out: option.text('--out <file>', 'write the plan, for flexplan run'),
+  pareto: option.flag('--pareto', 'also list throughput against the latency of a block'),
   explain: option.flag('--explain', 'say in words why this plan'),
 };
 
@@ -23,7 +24,7 @@ export const optimizeCommand = defineCommand({
     'flexplan optimize --hw t4 --model facebook/opt-30b --prompt-tokens 512 --gen-tokens 32 --num-sequences 1024 --out plan.json',
   options,
   async run(given, context) {
-    const { planJob } = await import('../plan-job.js');
+    const { paretoOf, planJob } = await import('../plan-job.js');
     const planned = await planJob(given);
     if (planned.status === 'infeasible') return planned.result;
     const { plan } = planned;
@@ -32,10 +33,13 @@ export const optimizeCommand = defineCommand({
       writeJson(given.out, plan);
       context.note(`Plan written to ${given.out}`);
     }
-    const { planText } = await import('../plan-text.js');
+    const points = given.pareto ? await paretoOf(given) : undefined;
+    const explanation = given.explain ? (await import('../../solver/explain.js')).explain(plan) : undefined;
+    const { explanationText, paretoTable, planText } = await import('../plan-text.js');
     return {
-      document: plan,
-      text: () => paragraphs(planText(plan)),
+      document: { ...plan, ...(points && { pareto: points }), ...(explanation && { explanation }) },
+      text: () =>
+        paragraphs(planText(plan), points && paretoTable(points), explanation && explanationText(explanation)),
     };
   },
 });
