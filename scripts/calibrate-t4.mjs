@@ -16,27 +16,24 @@ const readJson = async (name) => JSON.parse(await readFile(new URL(name, profile
 const start = checkHardwareProfile(await readJson('calibration/t4-start.json'));
 const { fit, holdOut, free } = readPublishedRows(await readJson('calibration/t4-published.json'));
 const { hardware, rows, iterations } = await calibrate(start, fit, free);
-const unseen = holdOut.map((observation) => comparedRow(hardware, observation));
 
 const target = fileURLToPath(new URL('t4.json', profiles));
 await writeFile(target, await format(JSON.stringify(hardware), { ...(await resolveConfig(target)), parser: 'json' }));
 
 const percent = (error) => `${(100 * error).toFixed(1)} %`;
-const table = new Table({ head: ['run', 'published', 'predicted', 'error', ''], style: { head: [] } });
-for (const [used, compared] of [
+const compared = [
   ['fitted', rows],
-  ['held out', unseen],
-])
-  for (const { name, observed, predicted, error } of compared)
-    table.push([name, observed.toFixed(2), predicted.toFixed(2), percent(error), used]);
+  ['held out', holdOut.map((observation) => comparedRow(hardware, observation))],
+];
+const table = new Table({ head: ['run', 'published', 'predicted', 'error', ''], style: { head: [], border: [] } });
+for (const [used, ofUse] of compared)
+  for (const { name, observed, predicted, error } of ofUse)
+    table.push([name, observed.toFixed(2), predicted.toPrecision(3), percent(error), used]);
 console.log(table.toString());
 
-for (const [used, compared] of [
-  ['fitted', rows],
-  ['held out', unseen],
-]) {
-  const errors = compared.map(({ error }) => Math.abs(error)).sort((a, b) => a - b);
-  const median = errors[Math.floor(errors.length / 2)];
+for (const [used, ofUse] of compared) {
+  const errors = ofUse.map(({ error }) => Math.abs(error)).sort((a, b) => a - b);
+  const median = (errors[(errors.length - 1) >> 1] + errors[errors.length >> 1]) / 2;
   console.log(`${used}: median error ${percent(median)}, worst ${percent(errors.at(-1))}`);
 }
 for (const { path } of free) {

@@ -136,6 +136,50 @@ describe('the T4 of the FlexGen paper', () => {
   });
 });
 
+/**
+ * What FlexGen's engine makes of a weight policy: within each of its layers a matrix goes to the tier whose interval of the
+ * percentages, disk first and GPU last, holds the middle of the matrix. Attention is four equal matrices (a third of the
+ * layer's bytes), the MLP two.
+ */
+function placedByFlexGen(gpu: number, cpu: number): [gpu: number, cpu: number] {
+  const disk = 100 - gpu - cpu;
+  const middles = { 12.5: 1 / 12, 37.5: 1 / 12, 62.5: 1 / 12, 87.5: 1 / 12, 25: 1 / 3, 75: 1 / 3 };
+  const placed = { gpu: 0, cpu: 0, disk: 0 };
+  for (const [middle, share] of Object.entries(middles)) {
+    const at = Number(middle);
+    placed[at < disk ? 'disk' : at < disk + cpu ? 'cpu' : 'gpu'] += 100 * share;
+  }
+  return [placed.gpu, placed.cpu];
+}
+
+describe('the published rows', () => {
+  it.each([
+    [20, 80, 8.3, 91.7],
+    [25, 75, 8.3, 91.7],
+    [30, 70, 41.7, 58.3],
+    [10, 90, 0, 100],
+    [50, 50, 50, 50],
+    [0, 50, 0, 50],
+  ])('place %d/%d as FlexGen does: %d/%d', (gpu, cpu, placedGpu, placedCpu) => {
+    const [onGpu, onCpu] = placedByFlexGen(gpu, cpu);
+    expect(onGpu).toBeCloseTo(placedGpu, 1);
+    expect(onCpu).toBeCloseTo(placedCpu, 1);
+  });
+
+  it('give the shares that were placed wherever these differ from what was asked', () => {
+    const { rows } = read('calibration/t4-published') as { rows: { percent: number[]; asked?: number[] }[] };
+    let different = 0;
+    for (const { percent, asked = percent } of rows) {
+      const [gpu, cpu] = placedByFlexGen(asked[0]!, asked[1]!);
+      expect(percent[0]).toBeCloseTo(gpu, 3);
+      expect(percent[1]).toBeCloseTo(cpu, 3);
+      expect(percent.slice(2)).toEqual(asked.slice(2));
+      if (percent[0] !== asked[0]) different++;
+    }
+    expect(different).toBe(5);
+  });
+});
+
 describe('observations', () => {
   it('take a printed value as known to half of its last digit', () => {
     expect(logError(0.014, { value: 0.01, resolution: 0.01 })).toBe(0);
