@@ -1,15 +1,25 @@
 /** What else could be done: the search's runners-up, and the same job under the policies of other systems. */
-import type { FoundPolicy } from './search.js';
+import type { Baseline } from '../cost-model/baselines/index.js';
+import type { Estimate } from '../cost-model/estimate-types.js';
+import type { Policy } from '../policy/policy.js';
 import type { Alternative } from './plan.js';
 
 const MOST_RUNNERS_UP = 3;
 
-function runnerUp({ policy, estimate }: FoundPolicy): Alternative {
-  const { genTokensPerSecond, totalSeconds } = estimate;
-  return { name: 'runner-up', policy, genTokensPerSecond, totalSeconds, fits: true };
+interface Estimated {
+  readonly policy: Policy;
+  readonly estimate: Estimate;
 }
 
-/** `found`: best first, the plan itself at the front. `baselines`: the same job under other systems' policies. */
-export function alternativesTo(found: readonly FoundPolicy[], baselines: readonly Alternative[]): Alternative[] {
-  return [...found.slice(1, 1 + MOST_RUNNERS_UP).map(runnerUp), ...baselines];
+function alternative(name: string, { policy, estimate }: Estimated): Alternative {
+  const { genTokensPerSecond, totalSeconds, fits } = estimate;
+  return { name, policy, genTokensPerSecond, totalSeconds, fits: fits.gpu && fits.cpu && fits.disk };
+}
+
+/** `found`: best first, the plan itself at the front. */
+export function alternativesTo(found: readonly Estimated[], baselines: readonly Baseline[]): Alternative[] {
+  return [
+    ...found.slice(1, 1 + MOST_RUNNERS_UP).map((policy) => alternative('runner-up', policy)),
+    ...baselines.map((baseline) => alternative(baseline.system, baseline)),
+  ];
 }
