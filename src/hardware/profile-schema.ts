@@ -60,6 +60,8 @@ const ratesOfDevice = {
 };
 
 export const hardwareProfileSchema = {
+  // A name of its own: inside the plan's schema the references must still mean these definitions.
+  $id: 'hardware-profile',
   $defs: {
     rate: quantity({ exclusiveMinimum: 0 }),
     amount: quantity({ minimum: 0 }),
