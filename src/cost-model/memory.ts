@@ -195,8 +195,8 @@ function diskActivationStaging({ model, shares }: Setting, { batches }: Job): Af
   return portionTerm(shares.activations.largestBatch(batches, ['disk'], hidden), STAGING_BUFFERS);
 }
 
-/** fp32 intermediates of the largest launch. */
-function workspace({ model, shape }: Setting, { batches }: Job): Affine {
+/** Intermediates of the largest launch: fp32 on CPUs, the storage type on a GPU's matrix units; logits are fp32. */
+function workspace({ model, shape, device }: Setting, { batches }: Job): Affine {
   const { hiddenSize, ffnSize, numHeads, numKvHeads, headDim, embeddingSize, experts } = model;
   const tokens = foldAll(batches, ({ promptTokens }) => promptTokens, { within: 'sum', across: 'max' });
   const heads = (2 * numHeads + 2 * numKvHeads) * headDim;
@@ -206,7 +206,8 @@ function workspace({ model, shape }: Setting, { batches }: Job): Affine {
     ffnSize * (model.gatedMlp ? 2 : 1) +
     (experts?.count ?? 0) +
     (embeddingSize === hiddenSize ? 0 : embeddingSize);
-  return constant(inLines(FLOAT_BYTES * (tokens * perToken + shape.gpuBatchSize * model.vocabSize)));
+  const elementBytes = device === 'cuda' ? BYTES_PER_ELEMENT[model.dtype] : FLOAT_BYTES;
+  return constant(inLines(elementBytes * tokens * perToken + FLOAT_BYTES * shape.gpuBatchSize * model.vocabSize));
 }
 
 function cpuAttentionWorkspace({ model, shape, hasGpu }: Setting): Affine {
