@@ -88,9 +88,9 @@ struct FewTokens {
   Vec acc[kLanes];  // [kRows][kTokens]
 
   // Rows and tokens that do not exist repeat the last one.
-  FewTokens(const Product& p, int64_t row) {
+  FewTokens(const Product& p, int64_t row, int64_t token) {
     for (int r = 0; r < kRows; ++r) rows[r] = p.weight.data + smaller(row + r, p.weight.rows - 1) * p.weight.stride;
-    for (int t = 0; t < kTokens; ++t) x[t] = p.x + smaller(t, p.tokens - 1) * p.xStride;
+    for (int t = 0; t < kTokens; ++t) x[t] = p.x + smaller(token + t, p.tokens - 1) * p.xStride;
   }
 
   // The sums of one block, [kRows][kTokens].
@@ -129,18 +129,23 @@ struct FewTokens {
 };
 
 template <DataType kType, int kTokens>
-void multiplyFewTokens(const Product& p) {
-  constexpr int kRows = FewTokens<kType, kTokens>::kRows;
-  for (int64_t row = 0; row < p.weight.rows; row += kRows) {
-    FewTokens<kType, kTokens> few(p, row);
-    for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock) {
-      float sums[kLanes];
-      store(sums, few.multiplyBlock(col, smaller(col + kColumnBlock, p.weight.cols)));
-      for (int64_t r = row; r < smaller(row + kRows, p.weight.rows); ++r)
-        for (int64_t t = 0; t < p.tokens; ++t)
-          addToOutput(sums[(r - row) * kTokens + t], col == 0, p.bias != nullptr ? p.bias + r : nullptr, p.out + t * p.outStride + r);
-    }
+void multiplyFewTokens(const Product& p, int64_t row, int64_t token) {
+  FewTokens<kType, kTokens> few(p, row, token);
+  const int64_t rows = smaller(few.kRows, p.weight.rows - row), tokens = smaller(kTokens, p.tokens - token);
+  for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock) {
+    float sums[kLanes];
+    store(sums, few.multiplyBlock(col, smaller(col + kColumnBlock, p.weight.cols)));
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t t = 0; t < tokens; ++t)
+        addToOutput(sums[r * kTokens + t], col == 0, p.bias != nullptr ? p.bias + row + r : nullptr,
+                    p.out + (token + t) * p.outStride + row + r);
   }
+}
+
+template <DataType kType, int kTokens>
+void multiplyFewTokens(const Product& p) {
+  for (int64_t row = 0; row < p.weight.rows; row += kLanes / kTokens)
+    for (int64_t token = 0; token < p.tokens; token += kTokens) multiplyFewTokens<kType, kTokens>(p, row, token);
 }
 
 constexpr int64_t kTileRows = 2 * kLanes;
@@ -282,7 +287,9 @@ void multiplyManyTokens(const Product& p) {
 }
 
 void multiply(const Product& p) {
-  if (p.tokens > 4) return multiplyManyTokens(p);
+  // Up to so many tokens, converting the weights again for every 4 of them costs less than transposing them (measured).
+  const int64_t mostFew = p.weight.dtype == DataType::kInt4 ? 4 : 8;
+  if (p.tokens > mostFew) return multiplyManyTokens(p);
   withType(p.weight.dtype, [&]<DataType kType>() {
     if (p.tokens == 1) return multiplyFewTokens<kType, 1>(p);
     if (p.tokens == 2) return multiplyFewTokens<kType, 2>(p);

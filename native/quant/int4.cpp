@@ -41,6 +41,18 @@ void quantizeGroup(const float* values, int64_t count, std::byte* group) {
   }
 }
 
+void dequantizeGroup(const std::byte* group, int64_t count, float* values) {
+  uint16_t scaleBits, minBits;
+  std::memcpy(&scaleBits, group, 2);
+  std::memcpy(&minBits, group + 2, 2);
+  const float scale = float16ToFloat(scaleBits), min = float16ToFloat(minBits);
+  for (int64_t i = 0; i < count; ++i) {
+    const int q = static_cast<int>(group[kInt4HeaderBytes + i % 16 * 2 + i / 32]) >> i / 16 % 2 * 4 & 15;
+    // The product is exact in fp32, so this is the same with and without fused multiply-add.
+    values[i] = static_cast<float>(q) * scale + min;
+  }
+}
+
 }  // namespace
 
 Int4Range int4Range(float lowest, float highest) {
@@ -61,16 +73,8 @@ void quantizeInt4(const float* values, int64_t cols, std::byte* row) {
 }
 
 void dequantizeInt4(const std::byte* row, int64_t cols, float* values) {
-  for (int64_t col = 0; col < cols; ++col) {
-    const std::byte* group = row + col / kInt4GroupSize * kInt4GroupBytes;
-    const int64_t i = col % kInt4GroupSize;
-    uint16_t scale, min;
-    std::memcpy(&scale, group, 2);
-    std::memcpy(&min, group + 2, 2);
-    const int q = static_cast<int>(group[kInt4HeaderBytes + i % 16 * 2 + i / 32]) >> i / 16 % 2 * 4 & 15;
-    // The product is exact in fp32, so this is the same with and without fused multiply-add.
-    values[col] = static_cast<float>(q) * float16ToFloat(scale) + float16ToFloat(min);
-  }
+  for (int64_t col = 0; col < cols; col += kInt4GroupSize, row += kInt4GroupBytes)
+    dequantizeGroup(row, std::min(kInt4GroupSize, cols - col), values + col);
 }
 
 }  // namespace flexplan

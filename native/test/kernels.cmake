@@ -1,3 +1,5 @@
-add_executable(kernels_test ${CMAKE_CURRENT_LIST_DIR}/kernels_test.cpp)
-target_link_libraries(kernels_test PRIVATE flexplan_native)
-add_test(NAME kernels COMMAND kernels_test)
+foreach(name kernels thread_pool)
+  add_executable(${name}_test ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cpp)
+  target_link_libraries(${name}_test PRIVATE flexplan_native)
+  add_test(NAME ${name} COMMAND ${name}_test)
+endforeach()
