@@ -158,8 +158,10 @@ function slowTierNudge({ segments }: CostTerms, domain: PlacementDomain): Affine
       total + count * Math.max(...boundSeconds.map((bound) => minimumOver(domain, bound))),
     0,
   );
-  const prices = Object.entries(NUDGED_TIERS).map(([tier, weight]) =>
-    scale(NUDGE_FRACTION * weight * leastSeconds, variable(`weights.${tier as keyof typeof NUDGED_TIERS}`)),
+  const prices = TENSOR_CLASSES.flatMap((tensorClass) =>
+    (['cpu', 'disk'] as const).map((tier) =>
+      scale(NUDGE_FRACTION * NUDGED_TIERS[tier] * leastSeconds, variable(`${tensorClass}.${tier}`)),
+    ),
   );
   return sum(...prices);
 }

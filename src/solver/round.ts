@@ -126,12 +126,18 @@ function roundedSlots(policy: Policy, domain: PlacementDomain): Fixed[] {
   });
 }
 
+/** Where tiers are equally fast for the job (none of them is its bottleneck), the faster ones. */
+async function settleTies({ terms, domain, maxLatencySeconds, solver }: RoundingProblem) {
+  const solution = await solver.solve(buildProgram(terms, domain, { maxLatencySeconds, preferFastTiers: true }));
+  return solution.status === 'optimal' ? solution.values : undefined;
+}
+
 /** The best realised policy near a solution of the relaxed program, or undefined when none of the roundings fits. */
 export async function roundToSlices(
   problem: RoundingProblem,
   { values, objective }: OptimalSolution,
 ): Promise<RealisedPolicy | undefined> {
-  const policy: Policy = { ...problem.shape, ...placementOf(values) };
+  const policy: Policy = { ...problem.shape, ...placementOf((await settleTies(problem)) ?? values) };
   let best: RealisedPolicy | undefined;
   for (const fixed of roundedSlots(policy, problem.domain)) {
     const candidate = await placeAround(problem, fixed);
