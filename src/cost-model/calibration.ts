@@ -1,9 +1,10 @@
 /**
- * Fits a hardware profile's constants to measured runs, through the cost model itself: damped least squares
- * (Levenberg-Marquardt) on ln(predicted / observed). All unknowns are rates or times of the machine; no run has one of its own.
+ * Fits a hardware profile's constants to measured runs, through the cost model itself: least squares on
+ * ln(predicted / observed). All unknowns are rates or times of the machine; no run has one of its own.
  */
 import { FlexplanError } from '../errors.js';
 import type { HardwareProfile, Quantity } from '../hardware/hardware-profile.js';
+import { minimiseSquares, type Matrix } from './least-squares.js';
 import { logError, predictObservation, type FreeConstant, type Observation } from './observations.js';
 
 export interface CalibrationOptions {
@@ -29,12 +30,6 @@ export interface Calibration {
   readonly iterations: number;
 }
 
-type Matrix = number[][];
-
-const DIFFERENCE_STEP = 1e-4;
-const START_DAMPING = 1e-2;
-const MOST_DAMPING = 1e8;
-const LEAST_IMPROVEMENT = 1e-6;
 /** Half the distance between the 10th and the 90th percentile of a normal distribution, in standard deviations. */
 const SPREAD_OF_DEVIATION = 1.2816;
 
@@ -55,9 +50,11 @@ export async function calibrate(
     const pulls = free.map(({ doubt }, c) => (point[c]! - origin[c]!) / doubt);
     return [...misses, ...pulls];
   };
-  const solve = (matrix: Matrix, right: number[]) => (lusolve(matrix, right) as Matrix).map(([value]) => value!);
-  const { point, residuals, iterations } = minimise(residualsAt, origin, free, maxIterations, solve);
-  const covariance = inv<Matrix>(normalMatrix(jacobian(residualsAt, point, residuals), 0));
+  const solve = (matrix: Matrix, right: readonly number[]) =>
+    (lusolve(matrix, [...right]) as Matrix).map(([value]) => value!);
+  const limits = free.map(({ least, most }) => ({ least: Math.log(least), most: Math.log(most) }));
+  const { point, normal, iterations } = minimiseSquares(residualsAt, origin, limits, maxIterations, solve);
+  const covariance = inv<Matrix>(normal);
   const deviations = covariance.map((row, c) => Math.sqrt(row[c]!));
   const hardware = withFittedSpread(profileAt(point), free, deviations);
   return { hardware, rows: observations.map((o) => comparedRow(hardware, o)), iterations };
@@ -68,66 +65,6 @@ export function comparedRow(hardware: HardwareProfile, observation: Observation)
   const predicted = predictObservation(hardware, observation);
   const error = Math.expm1(logError(predicted, observation));
   return { name: observation.name, observed: observation.value, predicted, error };
-}
-
-function minimise(
-  residualsAt: (point: readonly number[]) => number[],
-  origin: readonly number[],
-  free: readonly FreeConstant[],
-  maxIterations: number,
-  solve: (matrix: Matrix, right: number[]) => number[],
-): { point: readonly number[]; residuals: readonly number[]; iterations: number } {
-  let point = origin;
-  let residuals = residualsAt(point);
-  let damping = START_DAMPING;
-  let iterations = 0;
-  for (; iterations < maxIterations && damping < MOST_DAMPING; iterations++) {
-    const slopes = jacobian(residualsAt, point, residuals);
-    const gradient = free.map((_, c) => slopes.reduce((sum, row, r) => sum + row[c]! * residuals[r]!, 0));
-    const step = solve(normalMatrix(slopes, damping), gradient);
-    const next = point.map((value, c) => withinLimits(value - step[c]!, free[c]!));
-    const nextResiduals = residualsAt(next);
-    const improvement = 1 - squaredNorm(nextResiduals) / squaredNorm(residuals);
-    damping = improvement > 0 ? damping / 3 : damping * 4;
-    if (improvement <= 0) continue;
-    point = next;
-    residuals = nextResiduals;
-    if (improvement < LEAST_IMPROVEMENT) break;
-  }
-  return { point, residuals, iterations };
-}
-
-function withinLimits(logValue: number, { least, most }: FreeConstant): number {
-  return Math.min(Math.max(logValue, Math.log(least)), Math.log(most));
-}
-
-/** Rows: residuals; columns: constants. */
-function jacobian(
-  residualsAt: (point: readonly number[]) => number[],
-  point: readonly number[],
-  residuals: readonly number[],
-): Matrix {
-  const columns = point.map((_, c) =>
-    residualsAt(point.map((value, i) => (i === c ? value + DIFFERENCE_STEP : value))).map(
-      (shifted, r) => (shifted - residuals[r]!) / DIFFERENCE_STEP,
-    ),
-  );
-  return residuals.map((_, r) => columns.map((column) => column[r]!));
-}
-
-/** J'J with its diagonal raised by the damping. */
-function normalMatrix(slopes: Matrix, damping: number): Matrix {
-  const size = slopes[0]?.length ?? 0;
-  return Array.from({ length: size }, (_, a) =>
-    Array.from({ length: size }, (_, b) => {
-      const product = slopes.reduce((sum, row) => sum + row[a]! * row[b]!, 0);
-      return a === b ? product * (1 + damping) : product;
-    }),
-  );
-}
-
-function squaredNorm(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value * value, 0);
 }
 
 /** The quantity at a path such as `compute.gpu.matmul.0.flopsPerSecond`. */
