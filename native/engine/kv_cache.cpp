@@ -14,7 +14,11 @@ constexpr int64_t kDecodeBuffers = 3;
 
 int64_t numBuffers(Phase phase) { return phase == Phase::kPrefill ? kPrefillBuffers : kDecodeBuffers; }
 
-DataType storedAs(const EngineConfig& config) { return config.kvCacheBits == 4 ? DataType::kInt4 : config.model.dtype; }
+// bf16 models keep K and V in fp16: as many bytes, an eighth of the rounding, and K and V stay far inside its range.
+DataType storedAs(const EngineConfig& config) {
+  if (config.kvCacheBits == 4) return DataType::kInt4;
+  return config.model.dtype == DataType::kBFloat16 ? DataType::kFloat16 : config.model.dtype;
+}
 
 template <typename Key, typename Array>
 void raise(Array& most, const Array& values, std::initializer_list<Key> keys) {

@@ -12,7 +12,7 @@ namespace flexplan {
 
 struct ModelShape {
   int64_t numLayers, hiddenSize, ffnSize, numHeads, numKvHeads, headDim, vocabSize, embeddingSize;
-  DataType dtype;  // the storage type of hidden states and, unless quantized, of the KV cache
+  DataType dtype;  // the storage type of hidden states; the KV cache's too, unless quantized or bf16 (then it is fp16)
   bool tiedEmbeddings;
   bool rmsNorm;
   float normEpsilon;
