@@ -203,17 +203,26 @@ void addChunkValues(const AttentionUnit& u, const AttentionScratch& s, ValueRows
   });
 }
 
+// Brings one head's slice of some positions into the L2 cache, when so few rows use it that memory is the limit. Addresses need
+// not be readable.
+inline void prefetchRows(const std::byte* rows, int64_t positions, const AttentionUnit& u) {
+  constexpr int64_t kMemoryBoundRows = 8;
+  if ((u.queryEnd - u.queryBegin) * u.shape.numHeads > kMemoryBoundRows * u.shape.numKvHeads) return;
+  for (int64_t p = 0; p < positions; ++p)
+    for (int64_t byte = 0; byte < u.headBytes; byte += 64) __builtin_prefetch(rows + p * u.rowBytes + byte, 0, 2);
+}
+
 void attendChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range chunk) {
   const std::byte* k = u.sequence.kv.rows + chunk.begin * u.rowBytes + kvHead * u.headBytes;
   const std::byte* v = k + u.shape.numKvHeads * u.headBytes;
   const int64_t positions = chunk.end - chunk.begin;
-  // V arrives while K is multiplied.
-  if (s.rowsPerKvHead <= kFewTokens)
-    for (int64_t p = 0; p < positions; ++p)
-      for (int64_t byte = 0; byte < u.headBytes; byte += 64) __builtin_prefetch(v + p * u.rowBytes + byte, 0, 2);
+  // V arrives while K is multiplied, the next head's K while V is added. Slices of heads are too short for the hardware to foresee.
+  prefetchRows(v, positions, u);
   const int64_t row = (kvHead - u.kvHeadBegin) * s.rowsPerKvHead;
   multiply({{u.sequence.kv.dtype, k, u.rowBytes, positions, u.shape.headDim}, nullptr, s.queries + row * s.dim, s.dim,
             s.rowsPerKvHead, s.scores, kAttentionChunk, s.panel});
+  prefetchRows(kvHead + 1 < u.kvHeadEnd ? k + u.headBytes : k + kAttentionChunk * u.rowBytes - (kvHead - u.kvHeadBegin) * u.headBytes,
+               positions, u);
   for (int64_t r = 0; r < s.rowsPerKvHead; ++r) {
     const Range range = attendedInChunk(u, s, r, chunk);
     if (range.begin < range.end)
