@@ -7,13 +7,14 @@ import { Engine, type Sequence } from '../../src/engine/engine.js';
 import { generate } from '../../src/engine/generate.js';
 import { openModelFolder } from '../../src/engine/model-folder.js';
 import { loadTokenizer } from '../../src/engine/tokenizer.js';
-import { withInstruments } from '../../src/engine/instruments.js';
 import { FlexplanError } from '../../src/errors.js';
 import { TIERS } from '../../src/tiers.js';
 import { MIB } from '../../src/units.js';
 import { temporaryFolder } from './temporary-folder.js';
-import { describeNative, engineOptions, fixtureFolder, greedy, KJV, ROOT, runOnce } from './native.js';
+import { describeNative, engineOptions, fixtureFolder, greedy, KJV, ROOT, runOnce, systemInfo } from './native.js';
 import { everythingInMemory } from '../../src/engine/default-policy.js';
+
+const { cudaDevices } = await systemInfo();
 
 const SHORT = [greedy([2, 5, 7], 4), greedy([2, 9], 4)];
 /** Far longer than any test waits. */
@@ -233,9 +234,7 @@ describeNative('refusals', () => {
     expect((await open({ policy, device: 'emulated' })).code).toBe('usage');
   });
 
-  test('no CUDA device here', async () => {
-    const { cudaDevices } = await withInstruments((instruments) => instruments.systemInfo());
-    if (cudaDevices.length > 0) return;
+  test.skipIf(cudaDevices.length > 0)('no CUDA device here', async () => {
     expect((await open({ policy: everythingInMemory('cuda', 2), device: 'cuda' })).code).toBe('no-device');
   });
 

@@ -4,6 +4,8 @@ import { fileURLToPath } from 'node:url';
 import { describe } from 'vitest';
 import { Engine, type EngineOptions, type RunResult, type Sequence } from '../../src/engine/engine.js';
 import { everythingInMemory } from '../../src/engine/default-policy.js';
+import { withInstruments } from '../../src/engine/instruments.js';
+import type { NativeSystemInfo } from '../../src/engine/native-addon.js';
 import { lengthOf } from '../../src/engine/generate.js';
 import { type ModelFolder, openModelFolder } from '../../src/engine/model-folder.js';
 import { workloadFromSequences } from '../../src/workload/blocks.js';
@@ -13,6 +15,13 @@ export const KJV = `${ROOT}examples/opt-kjv-5m`;
 
 const built = existsSync(`${ROOT}build/Release/flexplan.node`) && existsSync(`${ROOT}dist/engine/worker-process.js`);
 if (!built) console.warn('skipped: the native engine is not built (npm run setup builds it)');
+
+/** What the addon says of this machine; nothing where it is not built. */
+export async function systemInfo(): Promise<Pick<NativeSystemInfo, 'isa' | 'isas' | 'cudaDevices'>> {
+  return built
+    ? withInstruments((instruments) => instruments.systemInfo())
+    : { isa: 'none', isas: [], cudaDevices: [] };
+}
 
 /** `describe`, skipped where the engine is not built. */
 export const describeNative = describe.skipIf(!built);
