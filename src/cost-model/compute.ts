@@ -4,7 +4,8 @@ import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
 import { hiddenBytes, kvRowBytes, layerTensors, rowBytes, type LayerKind, type WeightBits } from '../models/tensors.js';
 import { sum, ZERO, type Affine } from './affine.js';
 import { decoderLaunches, elementwiseBytes, embedLaunches, headLaunches } from './kernels.js';
-import { attendedRows, foldAll, liveSteps, type Launch, type StepLoad } from './loads.js';
+import { totalOf } from './block-sets.js';
+import { attendedRows, type Launch, type StepLoad } from './loads.js';
 import { portionTerm, type KvHome } from './shares.js';
 import type { Setting } from './movement.js';
 
@@ -57,7 +58,7 @@ export function deviceAttentionSeconds(setting: Setting, rates: ComputeRates, lo
 /** Decode attention on the CPU beside the device, one launch for each GPU batch that has such sequences. */
 export function cpuAttentionSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): Affine {
   if (!setting.hasGpu || load.range.from === 0) return ZERO;
-  const batches = setting.shares.kvCache.batches(load.set, CPU_ATTENDED, liveSteps(load.range));
+  const batches = setting.shares.kvCache.liveBatches(load.set, CPU_ATTENDED, load.range);
   return sum(
     decodeAttentionSeconds(setting, rates, load, CPU_ATTENDED),
     portionTerm(batches, rates.launchSeconds.value),
@@ -104,7 +105,7 @@ function wideningSeconds(rates: ComputeRates, values: number, bytes: number): nu
 
 /** Causal: each query attends to itself and what came before it, inside the window. */
 function prefillAttentionSeconds(model: ModelConfig, rates: ComputeRates, { set, range }: StepLoad): number {
-  const pairs = foldAll(set, attendedRows(range, model.slidingWindow));
+  const pairs = totalOf(set, attendedRows(range, model.slidingWindow));
   return (4 * model.numHeads * model.headDim * pairs) / rates.attentionPrefillFlopsPerSecond.value;
 }
 

@@ -2,7 +2,8 @@
 import { layerTensors, rowBytes, type LayerKind } from '../models/tensors.js';
 import type { SequenceLength } from '../workload/workload.js';
 import type { Affine } from './affine.js';
-import { foldAll, newTokens, numLaunches, type Amount, type StepLoad, type StepRange } from './loads.js';
+import { totalOf, type Amount } from './block-sets.js';
+import { newTokens, numLaunches, type StepLoad, type StepRange } from './loads.js';
 import { AWAY_TIERS, isDisk, linksToDevice, type AwayTier, type Movement, type Setting } from './movement.js';
 
 /** Rows that are read from disk at once, then copied together. */
@@ -30,7 +31,7 @@ function tokenRows({ model, shares }: Setting, load: StepLoad, home: AwayTier): 
     ? { kind: 'head' as const, role: 'head' }
     : { kind: 'embed' as const, role: 'tokenEmbedding' };
   const { amount, share } = shares.weights.rows(table.kind, table.role, home, 0, model.vocabSize);
-  return { ...table, home, share, count: (foldAll(load.set, newTokens(load.range)) * amount) / model.vocabSize };
+  return { ...table, home, share, count: (totalOf(load.set, newTokens(load.range)) * amount) / model.vocabSize };
 }
 
 /** Which positions a step needs is known. */
@@ -43,7 +44,7 @@ function positionRows({ model, shares }: Setting, load: StepLoad, home: AwayTier
     const first = positions.offset + firstPosition(load.range, length);
     return rowsOf(first, tokens(length)).amount;
   };
-  return [{ kind: 'embed', role: POSITIONS, home, share: rowsOf(0, 1).share, count: foldAll(load.set, fetched) }];
+  return [{ kind: 'embed', role: POSITIONS, home, share: rowsOf(0, 1).share, count: totalOf(load.set, fetched) }];
 }
 
 function firstPosition({ from }: StepRange, { promptTokens }: SequenceLength): number {

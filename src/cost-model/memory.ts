@@ -23,7 +23,7 @@ import {
   type Affine,
   type PlacementPoint,
 } from './affine.js';
-import { foldAll, unionOf, type Amount, type BlockSet } from './loads.js';
+import { largestBatchOf, unionOf, type Amount, type BlockSet } from './block-sets.js';
 import { isPlaced, isStreamed, portionTerm, type KvHome } from './shares.js';
 import { EMBEDDING_ROWS_IN_FLIGHT } from './embedding-rows.js';
 import type { Setting } from './movement.js';
@@ -198,7 +198,7 @@ function diskActivationStaging({ model, shares }: Setting, { batches }: Job): Af
 /** Intermediates of the largest launch: fp32 on CPUs, the storage type on a GPU's matrix units; logits are fp32. */
 function workspace({ model, shape, device }: Setting, { batches }: Job): Affine {
   const { hiddenSize, ffnSize, numHeads, numKvHeads, headDim, embeddingSize, experts } = model;
-  const tokens = foldAll(batches, ({ promptTokens }) => promptTokens, { within: 'sum', across: 'max' });
+  const tokens = largestBatchOf(batches, ({ promptTokens }) => promptTokens);
   const heads = (2 * numHeads + 2 * numKvHeads) * headDim;
   const perToken =
     2 * hiddenSize +

@@ -9,7 +9,8 @@ import { tensorRows, type Realisation } from '../policy/realisation.js';
 import type { Device, Tier } from '../tiers.js';
 import { constant, minus, scale, sum, variable, ZERO, type Affine } from './affine.js';
 import type { BatchShape } from './cost-terms.js';
-import { foldAll, pickSlots, type Amount, type BlockSet, type Fold } from './loads.js';
+import { largestBatchOf, pickSlots, totalOf, type Amount, type BlockSet, type Selection } from './block-sets.js';
+import { liveInstances, type StepRange } from './loads.js';
 
 /** Where a sequence keeps its KV cache, and whether the CPU attends to it or it moves to the device. */
 export type KvHome = 'gpu' | 'cpuMoved' | 'cpuAttended' | 'diskMoved' | 'diskAttended';
@@ -23,8 +24,8 @@ export interface Portion {
 export interface SlotShares<Home> {
   /** Of an amount summed over all sequences of the set, the part of those at these homes. */
   total(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
-  /** Sum over GPU batches of the largest amount of any of its sequences at these homes: 1 for each counts batches. */
-  batches(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
+  /** GPU batches x steps in which a sequence at these homes is live. */
+  liveBatches(set: BlockSet, homes: readonly Home[], range: StepRange): Portion;
   /** The most that one GPU batch sums up at these homes. */
   largestBatch(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
 }
@@ -45,9 +46,6 @@ export interface Shares {
   readonly kvCache: SlotShares<KvHome>;
   readonly activations: SlotShares<Tier>;
 }
-
-const COUNT_BATCHES: Fold = { within: 'max', across: 'sum' };
-const LARGEST_BATCH: Fold = { within: 'sum', across: 'max' };
 
 export const isStreamed = (tensor: TensorSpec): boolean => tensor.kind === 'matrix';
 export const isPlaced = (tensor: TensorSpec): boolean => tensor.kind !== 'vector';
@@ -102,9 +100,9 @@ function plannedSlots<Home>(shareOfHome: (home: Home) => Affine): SlotShares<Hom
     return found;
   };
   return {
-    total: (set, homes, amount) => ({ amount: foldAll(set, amount), share: share(homes) }),
-    batches: (set, homes, amount) => ({ amount: foldAll(set, amount, COUNT_BATCHES), share: share(homes) }),
-    largestBatch: (set, homes, amount) => ({ amount: foldAll(set, amount, LARGEST_BATCH), share: share(homes) }),
+    total: (set, homes, amount) => ({ amount: totalOf(set, amount), share: share(homes) }),
+    liveBatches: (set, homes, range) => ({ amount: liveInstances(set.longest, range), share: share(homes) }),
+    largestBatch: (set, homes, amount) => ({ amount: largestBatchOf(set, amount), share: share(homes) }),
   };
 }
 
@@ -137,17 +135,17 @@ export function realisedShares(model: ModelConfig, shape: BatchShape, realisatio
 }
 
 function realisedSlots<Home>(homeOfSlot: readonly Home[]): SlotShares<Home> {
-  const known = new Map<readonly Home[], Map<BlockSet, ReturnType<typeof pickSlots>>>();
+  const known = new Map<readonly Home[], Map<BlockSet, Selection>>();
   const slotsAt = (set: BlockSet, homes: readonly Home[]) => {
-    const bySet = known.get(homes) ?? new Map<BlockSet, ReturnType<typeof pickSlots>>();
+    const bySet = known.get(homes) ?? new Map<BlockSet, Selection>();
     const picked = bySet.get(set) ?? pickSlots(set, (slot) => homes.includes(homeOfSlot[slot]!));
     known.set(homes, bySet.set(set, picked));
     return picked;
   };
   return {
-    total: (set, homes, amount) => counted(foldAll(slotsAt(set, homes), amount)),
-    batches: (set, homes, amount) => counted(foldAll(slotsAt(set, homes), amount, COUNT_BATCHES)),
-    largestBatch: (set, homes, amount) => counted(foldAll(slotsAt(set, homes), amount, LARGEST_BATCH)),
+    total: (set, homes, amount) => counted(totalOf(slotsAt(set, homes), amount)),
+    liveBatches: (set, homes, range) => counted(liveInstances(slotsAt(set, homes).longest, range)),
+    largestBatch: (set, homes, amount) => counted(largestBatchOf(slotsAt(set, homes), amount)),
   };
 }
 

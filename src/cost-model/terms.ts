@@ -10,15 +10,8 @@ import type { Workload } from '../workload/workload.js';
 import { constant, sum, ZERO } from './affine.js';
 import { cpuAttentionSeconds, decoderSeconds, deviceAttentionSeconds, embedSeconds, headSeconds } from './compute.js';
 import type { BatchShape, CostTerms, Segment } from './cost-terms.js';
-import {
-  blockSets,
-  decodeLoads,
-  numLaunches,
-  prefillLoad,
-  wholeDecodeLoad,
-  type BlockSet,
-  type StepLoad,
-} from './loads.js';
+import { blockSets, type BlockSet } from './block-sets.js';
+import { decodeLoads, numLaunches, prefillLoad, wholeDecodeLoad, type StepLoad } from './loads.js';
 import { peakBytes } from './memory.js';
 import type { Movement, Setting } from './movement.js';
 import { makeSegment, type LayerWork } from './segment.js';

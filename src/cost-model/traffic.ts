@@ -11,7 +11,8 @@ import {
   type Setting,
 } from './movement.js';
 import { embeddingRowMovements } from './embedding-rows.js';
-import { liveSteps, newTokens, pastRows, type Amount, type StepLoad } from './loads.js';
+import type { Amount } from './block-sets.js';
+import { liveSteps, newTokens, pastRows, type StepLoad } from './loads.js';
 import { isStreamed, type KvHome } from './shares.js';
 
 const Q_BYTES_PER_ELEMENT = 4;
@@ -105,7 +106,7 @@ function kvMovement(
   const { amount, share } = shares.kvCache.total(set, homes, rows);
   const requests = isDisk(path.link)
     ? shares.kvCache.total(set, homes, live)
-    : shares.kvCache.batches(set, homes, live);
+    : shares.kvCache.liveBatches(set, homes, range);
   return { ...path, share, bytes: amount * kvRowBytes(model, shape.kvCacheBits), transfers: requests.amount };
 }
 
@@ -115,7 +116,7 @@ function cpuAttentionCopies({ model, shape, shares }: Setting, { set, range }: S
   const qBytes = model.numHeads * model.headDim * Q_BYTES_PER_ELEMENT;
   return AWAY_TIERS.flatMap((home) => {
     const { amount: tokens, share } = shares.kvCache.total(set, ATTENDED_HOMES[home], live);
-    const transfers = shares.kvCache.batches(set, ATTENDED_HOMES[home], live).amount;
+    const transfers = shares.kvCache.liveBatches(set, ATTENDED_HOMES[home], range).amount;
     const copy = (link: Link, tokenBytes: number): Movement => ({
       task: 'compute',
       link,
@@ -139,7 +140,7 @@ function activationMovements(
   return AWAY_TIERS.flatMap((home) => {
     const { amount, share } = shares.activations.total(set, TIER_HOMES[home], tokens);
     const bytes = amount * hiddenBytes(model);
-    const transfers = shares.activations.batches(set, TIER_HOMES[home], liveSteps(range)).amount;
+    const transfers = shares.activations.liveBatches(set, TIER_HOMES[home], range).amount;
     return links(home, hasGpu).map((link) => ({ task, link, home, share, bytes, transfers }));
   });
 }

@@ -2,9 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   attendedRows,
-  blockSets,
   decodeLoads,
-  foldAll,
   liveSteps,
   newTokens,
   pastRows,
@@ -12,7 +10,9 @@ import {
   wholeDecodeLoad,
   type StepLoad,
 } from '../../src/cost-model/loads.js';
+import { blockSets, pickSlots, totalOf } from '../../src/cost-model/block-sets.js';
 import { workloadFromNumbers, workloadFromSequences } from '../../src/workload/blocks.js';
+import type { SequenceLength } from '../../src/workload/workload.js';
 import { anyWorkload } from './arbitraries.js';
 
 const anyShape = fc.record({
@@ -48,9 +48,9 @@ function countStepByStep({ set, range }: StepLoad) {
 function expectCounted(load: StepLoad): void {
   const counted = countStepByStep(load);
   expect(load.numRuns).toBe(counted.runs);
-  expect(foldAll(load.set, newTokens(load.range))).toBe(counted.tokens);
-  expect(foldAll(load.set, pastRows(load.range))).toBe(counted.past);
-  expect(foldAll(load.set, attendedRows(load.range, window))).toBe(counted.attended);
+  expect(totalOf(load.set, newTokens(load.range))).toBe(counted.tokens);
+  expect(totalOf(load.set, pastRows(load.range))).toBe(counted.past);
+  expect(totalOf(load.set, attendedRows(load.range, window))).toBe(counted.attended);
   const launches = load.launches.map(({ tokens, sequences, count }) => [`${tokens} of ${sequences}`, count] as const);
   expect(new Map(launches)).toEqual(counted.launches);
 }
@@ -73,13 +73,38 @@ describe('loads', () => {
     expect(segments).toBeGreaterThan(100);
   });
 
+  it('of picked slots are those of the sequences that sit there', () => {
+    let picked = 0;
+    fc.assert(
+      fc.property(anyWorkload, anyShape, fc.integer({ min: 1, max: 4 }), (workload, shape, every) => {
+        const counts = (slot: number) => slot % every === 0;
+        for (const set of blockSets(workload, shape)) {
+          const selection = pickSlots(set, counts);
+          const there = set.groups.flatMap(({ count, sequences }) =>
+            sequences.filter((_, slot) => counts(slot)).map((length) => ({ count, length })),
+          );
+          const amount = ({ promptTokens, genTokens }: SequenceLength) => promptTokens * 100 + genTokens;
+          const total = there.reduce((sum, { count, length }) => sum + count * amount(length), 0);
+          expect(totalOf(selection, amount)).toBe(total);
+          const numSequences = selection.batches.reduce(
+            (sum, { count, runs }) => sum + count * runs.reduce((n, run) => n + run.numSequences, 0),
+            0,
+          );
+          expect(numSequences).toBe(there.reduce((sum, { count }) => sum + count, 0));
+          picked += numSequences;
+        }
+      }),
+    );
+    expect(picked).toBeGreaterThan(200);
+  });
+
   it('cover every decode step once, in at most eight segments', () => {
     fc.assert(
       fc.property(anyWorkload, anyShape, (workload, shape) => {
         for (const set of blockSets(workload, shape)) {
           const ranges = decodeLoads(set).map(({ range }) => range);
           const live = liveSteps({ from: 1, to: Infinity });
-          const mostSteps = foldAll(set, live, { within: 'max', across: 'max' });
+          const mostSteps = Math.max(...set.lengths.map(({ length }) => live(length)));
           expect(ranges.length).toBeLessThanOrEqual(8);
           expect(ranges[0]?.from ?? 1).toBe(1);
           expect(ranges[ranges.length - 1]?.to ?? 1).toBe(mostSteps + 1);

@@ -6,7 +6,7 @@ import type { Policy } from '../../policy/policy.js';
 import { TIERS, type Tier } from '../../tiers.js';
 import type { Workload } from '../../workload/workload.js';
 import { evaluate, placementPoint } from '../affine.js';
-import { blockSets } from '../loads.js';
+import { blockSets } from '../block-sets.js';
 import { peakBytes } from '../memory.js';
 import { plannedShares } from '../shares.js';
 
