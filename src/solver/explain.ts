@@ -11,7 +11,7 @@ const CLASS_WORDS: Readonly<Record<TensorClass, string>> = {
   activations: 'The activations lie',
 };
 const TIER_WORDS: Readonly<Record<Tier, string>> = { gpu: 'in GPU memory', cpu: 'in RAM', disk: 'on disk' };
-const CAPACITY_WORDS: Readonly<Record<Tier, string>> = { gpu: 'GPU memory', cpu: 'RAM', disk: 'disk' };
+const CAPACITY_WORDS: Readonly<Record<Tier, string>> = { gpu: 'GPU memory', cpu: 'RAM', disk: 'Disk' };
 const STAGE_WORDS: Readonly<Record<StageName, string>> = {
   compute: 'computing on the device',
   cpuAttention: 'attention on the CPU',

@@ -3,7 +3,7 @@ import type { BatchShape } from '../cost-model/cost-terms.js';
 import { capacityBytes, hasGpuTier } from '../hardware/check-profile.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import { TIERS, type Tier } from '../tiers.js';
-import { formatBytes, formatSeconds, MIB } from '../units.js';
+import { formatBytes, formatSeconds, GIB, KIB, MIB, TIB } from '../units.js';
 import { placementDomain } from './build-program.js';
 import { solveElastic, type ElasticSolution } from './elastic.js';
 import type { LinearSolver } from './linear-program.js';
@@ -49,6 +49,15 @@ const machineTiers = (hardware: HardwareProfile): Tier[] =>
 /** Rounding to whole rows and sequences may need more than the fractions do: the first try, then larger ones. */
 const MARGINS = [1.001, 1.01, 1.03, 1.1, 1.3, 2];
 
+const SIGNIFICANT_DIGITS = 3;
+
+/** Rounded up to a size that `formatBytes` writes out in full, so that what is printed is enough. */
+function presentable(bytes: number): number {
+  const unit = [TIB, GIB, MIB, KIB].find((size) => bytes >= size) ?? 1;
+  const step = unit * 10 ** (Math.floor(Math.log10(bytes / unit)) + 1 - SIGNIFICANT_DIGITS);
+  return Math.ceil(Math.ceil(bytes / step) * step);
+}
+
 async function capacityRemedy(
   tier: Tier,
   capacity: number,
@@ -56,7 +65,7 @@ async function capacityRemedy(
   feasible: Trial,
 ): Promise<Remedy | undefined> {
   for (const margin of MARGINS) {
-    const wanted = Math.ceil((capacity + missingBytes * margin) / MIB) * MIB;
+    const wanted = presentable(capacity + missingBytes * margin);
     const change = { capacityBytes: { [tier]: wanted } };
     if (await feasible(change)) {
       const more = formatBytes(wanted - capacity);

@@ -36,8 +36,7 @@ export async function pareto(
     const [best] = (await planner.search('throughput', limitSeconds)).found;
     if (!best) break;
     const { totalSeconds: latencySeconds, genTokensPerSecond } = best.estimate;
-    const last = points.at(-1);
-    if (last && genTokensPerSecond >= last.genTokensPerSecond) points.pop();
+    while (points.length > 0 && genTokensPerSecond >= points.at(-1)!.genTokensPerSecond) points.pop();
     points.push({ latencySeconds, genTokensPerSecond, policy: best.policy });
     limitSeconds = latencySeconds * LATENCY_STEP;
   }

@@ -115,7 +115,7 @@ async function placeAround(problem: RoundingProblem, fixed: Fixed): Promise<Real
 }
 
 /** Closer to the relaxed optimum than this another rounding is not tried: far below the error of any estimate. */
-const CLOSE_ENOUGH = 1e-4;
+const CLOSE_ENOUGH = 5e-4;
 
 /** The different ways to round a policy's sequences to whole ones. */
 function roundedSlots(policy: Policy, domain: PlacementDomain): Fixed[] {

@@ -58,7 +58,7 @@ export interface SearchResult {
 }
 
 /** A policy that is better by less is not worth another program: far below the error of any estimate. */
-const WORTHWHILE_FRACTION = 1e-4;
+export const WORTHWHILE_FRACTION = 5e-4;
 
 interface Candidate {
   readonly shape: BatchShape;
@@ -102,6 +102,11 @@ class Search {
   get bestScore(): number {
     const best = this.found[0];
     return best ? this.score(best.estimate.totalSeconds, best.terms) : Infinity;
+  }
+
+  /** Whether a score would be noticeably better than the best so far. */
+  isWorthwhile(score: number): boolean {
+    return score < this.bestScore * (1 - WORTHWHILE_FRACTION);
   }
 
   /** Shapes that may fit. Memory only grows with the batch shape, so what is larger than a shape that cannot fit is not even looked at. */
@@ -152,7 +157,7 @@ class Search {
       return;
     }
     this.prices.push(pricesOf(terms, solution.rowDuals));
-    if (this.score(solution.objective, terms) >= this.bestScore) return;
+    if (!this.isWorthwhile(this.score(solution.objective, terms))) return;
     const rounding = { shape, terms, domain, maxLatencySeconds, solver: this.solver };
     const realised = await roundToSlices(
       { ...rounding, estimateRealised: (policy) => job.estimateRealised(policy) },
@@ -202,7 +207,7 @@ export async function search(problem: SearchProblem): Promise<SearchResult> {
     run.raiseBound(next);
     const raised = next.bound;
     if (raised === Infinity) run.infeasible += 1;
-    else if (raised >= run.bestScore * (1 - WORTHWHILE_FRACTION)) prunedByBound += 1;
+    else if (!run.isWorthwhile(raised)) prunedByBound += 1;
     else if (raised > before && open.some(({ bound }) => bound < raised)) open.push(next);
     else await run.solve(next);
   }

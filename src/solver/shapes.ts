@@ -7,18 +7,27 @@ import type { OptimizeOptions } from './options.js';
 const LARGEST_GPU_BATCH = 4096;
 const LARGEST_NUM_GPU_BATCHES = 1024;
 
-/** Steps of the number of GPU batches: while the bit widths are open, and once they are chosen. */
-const COARSE_BASE = 4;
-const FINE_BASE = 2;
-
 /** So few are all tried. */
 const FEW = 12;
 
-/** Powers of `base`: the coarse grid. `refine` tries the values between. */
-function coarseGrid(base: number, largest: number): number[] {
+/** Powers of `base`; `refine` tries the values between. With `halfway`, the values halfway up to the next power, too. */
+interface Grid {
+  readonly base: number;
+  readonly halfway: boolean;
+}
+
+/** While the bit widths are open, and once they are chosen. */
+const COARSE = { batchSizes: { base: 2, halfway: false }, counts: { base: 4, halfway: false } };
+const FINE = { batchSizes: { base: 2, halfway: true }, counts: { base: 2, halfway: false } };
+type Grids = Readonly<Record<keyof typeof COARSE, Grid>>;
+
+function gridValues({ base, halfway }: Grid, largest: number): number[] {
   const values: number[] = [];
-  for (let power = 1; power <= largest; power *= base) values.push(power);
-  return values;
+  for (let power = 1; power <= largest; power *= base) {
+    values.push(power);
+    if (halfway && power > 1) values.push((power * (1 + base)) / 2);
+  }
+  return values.filter((value) => value <= largest);
 }
 
 const ascending = (values: readonly number[]): number[] => [...new Set(values)].sort((a, b) => a - b);
@@ -32,8 +41,14 @@ function withEvenSplits(grid: readonly number[], total: number | undefined): num
 }
 
 /** Ascending. */
-export function gpuBatchSizes({ numSequences }: Workload, { gpuBatchSize }: OptimizeOptions): number[] {
-  return gpuBatchSize === 'auto' ? withEvenSplits(coarseGrid(2, LARGEST_GPU_BATCH), numSequences) : [gpuBatchSize];
+export function gpuBatchSizes(
+  { numSequences }: Workload,
+  { gpuBatchSize }: OptimizeOptions,
+  { batchSizes }: Grids = COARSE,
+): number[] {
+  return gpuBatchSize === 'auto'
+    ? withEvenSplits(gridValues(batchSizes, LARGEST_GPU_BATCH), numSequences)
+    : [gpuBatchSize];
 }
 
 /** Ascending. */
@@ -41,11 +56,11 @@ export function numsGpuBatches(
   { numSequences }: Workload,
   { numGpuBatches }: OptimizeOptions,
   gpuBatchSize: number,
-  base = COARSE_BASE,
+  { counts }: Grids = COARSE,
 ): number[] {
   if (numGpuBatches !== 'auto') return [numGpuBatches];
   const whole = numSequences === undefined ? undefined : Math.ceil(numSequences / gpuBatchSize);
-  return withEvenSplits(coarseGrid(base, LARGEST_NUM_GPU_BATCHES), whole);
+  return withEvenSplits(gridValues(counts, LARGEST_NUM_GPU_BATCHES), whole);
 }
 
 type Bits = Pick<Policy, 'weightBits' | 'kvCacheBits'>;
@@ -67,22 +82,22 @@ export function batchShape(
   return { gpuBatchSize, numGpuBatches, ...bits, quantGroupSize: QUANT_GROUP_SIZE, overlap };
 }
 
-const gridShapes = (workload: Workload, options: OptimizeOptions, bits: Bits, base: number): BatchShape[] =>
-  gpuBatchSizes(workload, options).flatMap((gpuBatchSize) =>
-    numsGpuBatches(workload, options, gpuBatchSize, base).map((numGpuBatches) =>
+const gridShapes = (workload: Workload, options: OptimizeOptions, bits: Bits, grids: Grids): BatchShape[] =>
+  gpuBatchSizes(workload, options, grids).flatMap((gpuBatchSize) =>
+    numsGpuBatches(workload, options, gpuBatchSize, grids).map((numGpuBatches) =>
       batchShape(gpuBatchSize, numGpuBatches, bits, options),
     ),
   );
 
 /** All bit widths, few batch shapes. */
 export function coarseShapes(workload: Workload, options: OptimizeOptions): BatchShape[] {
-  return bitWidths(options).flatMap((bits) => gridShapes(workload, options, bits, COARSE_BASE));
+  return bitWidths(options).flatMap((bits) => gridShapes(workload, options, bits, COARSE));
 }
 
 /** More batch shapes for these bit widths. */
 export function fineShapes(workload: Workload, options: OptimizeOptions, bits: Bits): BatchShape[] {
   const { weightBits, kvCacheBits } = bits;
-  return gridShapes(workload, options, { weightBits, kvCacheBits }, FINE_BASE);
+  return gridShapes(workload, options, { weightBits, kvCacheBits }, FINE);
 }
 
 /** At most so many values are tried between two neighbours of the coarse grid, in each direction. */
