@@ -14,7 +14,7 @@ namespace {
 // Steps on their way to JavaScript: all that have come together are handed over in one visit to its thread.
 class StepStream {
  public:
-  StepStream(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
+  explicit StepStream(std::shared_ptr<Cancellation> cancellation) : cancellation_(std::move(cancellation)) {}
 
   // On the engine's thread.
   static void push(const std::shared_ptr<StepStream>& stream, Job& job, const StepEvent& event) {
@@ -44,13 +44,13 @@ class StepStream {
         onStep.Call({toJs(env, event)});
       } catch (const Napi::Error&) {
         error_ = std::current_exception();
-        engine_->cancel();
+        cancellation_->cancel();
       }
     }
   }
 
  private:
-  const std::shared_ptr<Engine> engine_;
+  const std::shared_ptr<Cancellation> cancellation_;
   std::mutex mutex_;
   std::vector<StepEvent> events_;
   std::atomic<bool> armed_{false};
@@ -121,19 +121,19 @@ Napi::Value EngineObject::run(const Napi::CallbackInfo& info) try {
     throw Error(ErrorCode::kBadInput, "expected sequences and a function, got something else; call run(sequences, onStep)");
   auto sequences = std::make_shared<const std::vector<Sequence>>(sequencesFrom(info[0].As<Napi::Array>()));
   const auto onStep = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
-  const auto stream = std::make_shared<StepStream>(engine_);
-  engine_->announceRun();
+  cancellation_ = std::make_shared<Cancellation>(sequences->size());
+  const auto stream = std::make_shared<StepStream>(cancellation_);
   enter();
-  const auto work = [engine = engine_, sequences, stream, onStep](Job& job) -> Job::ToJs {
+  const auto work = [engine = engine_, cancellation = cancellation_, sequences, stream, onStep](Job& job) -> Job::ToJs {
     const auto result = std::make_shared<RunResult>(
-        engine->run(*sequences, [&](const StepEvent& event) { StepStream::push(stream, job, event); }));
+        engine->run(*sequences, [&](const StepEvent& event) { StepStream::push(stream, job, event); }, *cancellation));
     return [result, stream, onStep](Napi::Env env) -> Napi::Value {
       stream->finish(env, onStep->Value());
       return toJs(env, *result);
     };
   };
   return Job::start(info.Env(), {.work = work,
-                                 .cancel = [engine = engine_] { engine->cancel(); },
+                                 .cancel = [cancellation = cancellation_] { cancellation->cancel(); },
                                  .done = [this](Napi::Env env) { leave(env); },
                                  .callback = info[1].As<Napi::Function>()});
 } catch (...) {
@@ -141,18 +141,18 @@ Napi::Value EngineObject::run(const Napi::CallbackInfo& info) try {
 }
 
 void EngineObject::cancelSequence(const Napi::CallbackInfo& info) {
-  if (engine_ && info[0].IsNumber()) engine_->cancelSequence(info[0].As<Napi::Number>().Int64Value());
+  if (cancellation_ && info[0].IsNumber()) cancellation_->cancelSequence(info[0].As<Napi::Number>().Int64Value());
 }
 
 void EngineObject::cancel(const Napi::CallbackInfo&) {
-  if (engine_) engine_->cancel();
+  if (cancellation_) cancellation_->cancel();
 }
 
 Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto deferred = Napi::Promise::Deferred::New(env);
   closed_.push_back(deferred);
-  if (busy_ && !closing_) engine_->cancel();
+  if (cancellation_) cancellation_->cancel();
   closing_ = true;
   if (!busy_) startClosing(env);
   return deferred.Promise();

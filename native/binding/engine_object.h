@@ -29,6 +29,7 @@ class EngineObject final : public Napi::ObjectWrap<EngineObject> {
 
   // Shared with the thread that works on it.
   std::shared_ptr<Engine> engine_;
+  std::shared_ptr<Cancellation> cancellation_;  // of the run in flight, or the last one
   bool busy_ = false;
   bool closing_ = false;
   std::vector<Napi::Promise::Deferred> closed_;  // waiting for close

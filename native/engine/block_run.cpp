@@ -40,7 +40,7 @@ void BlockRun::startFirstStep() {
     for (int64_t b = k * block_.gpuBatchSize; b < (k + 1) * block_.gpuBatchSize; ++b) {
       const int64_t sequence = block_.slots[static_cast<size_t>(b)].sequence;
       if (sequence < 0) continue;
-      if (context_.isCancelled(sequence)) {
+      if (context_.cancellation.isCancelled(sequence)) {
         event_.finished.push_back({static_cast<int32_t>(sequence), FinishReason::kCancelled});
       } else {
         step.add(b, context_.sequences[static_cast<size_t>(sequence)].promptIds, 0);
@@ -219,7 +219,7 @@ void BlockRun::storeActivations(const Item& x) {
 }
 
 void BlockRun::compute(const Item& x) {
-  if (context_.isRunCancelled()) throw Stopped();
+  if (context_.cancellation.isCancelled()) throw Stopped();
   const BatchStep& step = batchStep(x);
   const bool isHead = x.layer == numLayers_ - 1;
   if (!step.empty()) {
@@ -281,7 +281,7 @@ bool BlockRun::acceptToken(int64_t sequence, int64_t step, int32_t token, std::s
   event_.sequences.push_back(static_cast<int32_t>(sequence));
   event_.tokenIds.push_back(token);
   if (step + 1 == from.maxTokens) return finish(FinishReason::kLength);
-  if (context_.isCancelled(sequence)) return finish(FinishReason::kCancelled);
+  if (context_.cancellation.isCancelled(sequence)) return finish(FinishReason::kCancelled);
   return true;
 }
 

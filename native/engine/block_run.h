@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/cancellation.h"
 #include "engine/forward.h"
 #include "engine/progress.h"
 #include "engine/trace.h"
@@ -27,9 +28,7 @@ struct BlockContext {
   WeightStream& weights;
   Trace& trace;
   ThreadPool& pool;
-  // Whether the user has cancelled the sequence, or the run.
-  std::function<bool(int64_t sequence)> isCancelled;
-  std::function<bool()> isRunCancelled;
+  const Cancellation& cancellation;
   const StepCallback& onStep;
   // Reports the first error of any thread; stops the run.
   std::function<void(std::exception_ptr)> fail;

@@ -78,43 +78,9 @@ PerTier<int64_t> Engine::open() {
   return loaded_->weights.placedBytes();
 }
 
-void Engine::announceRun() {
-  const std::lock_guard lock(mutex_);
-  announced_.emplace();
-}
-
-RunResult Engine::run(std::span<const Sequence> sequences, const StepCallback& onStep) {
+RunResult Engine::run(std::span<const Sequence> sequences, const StepCallback& onStep, const Cancellation& cancellation) {
   if (!loaded_) throw Error(ErrorCode::kEngine, "expected an open engine, got one that is not; call open() before run()");
-  Run run(loaded_->context, sequences);
-  {
-    const std::lock_guard lock(mutex_);
-    current_ = &run;
-    if (announced_) {
-      for (const int64_t sequence : announced_->cancelledSequences) run.cancelSequence(sequence);
-      if (announced_->cancelled) run.cancel();
-    }
-    announced_.reset();
-  }
-  struct Leave {
-    Engine& engine;
-    ~Leave() {
-      const std::lock_guard lock(engine.mutex_);
-      engine.current_ = nullptr;
-    }
-  } const leave{*this};
-  return run.execute(onStep);
-}
-
-void Engine::cancelSequence(int64_t sequence) {
-  const std::lock_guard lock(mutex_);
-  if (current_) current_->cancelSequence(sequence);
-  else if (announced_) announced_->cancelledSequences.push_back(sequence);
-}
-
-void Engine::cancel() {
-  const std::lock_guard lock(mutex_);
-  if (current_) current_->cancel();
-  else if (announced_) announced_->cancelled = true;
+  return Run(loaded_->context, sequences, cancellation).execute(onStep);
 }
 
 }  // namespace flexplan

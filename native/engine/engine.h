@@ -2,10 +2,7 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
-#include <optional>
 #include <span>
-#include <vector>
 
 #include "engine/run.h"
 
@@ -20,15 +17,9 @@ class Engine {
   // Takes the device and loads the weights. Returns their bytes on each tier, vectors included.
   // Throws Error kBadInput, kNoDevice, kOutOfMemory, kNoDiskSpace.
   PerTier<int64_t> open();
-  // A cancellation from here on counts for the next run, also when it comes before run() has got that far on its thread.
-  void announceRun();
   // Runs all sequences; onStep is called on the calling thread. One run at a time, after open().
   // Throws Error; a cancelled run returns what there is.
-  RunResult run(std::span<const Sequence> sequences, const StepCallback& onStep);
-
-  // From any thread, during a run or after its announcement (else they do nothing).
-  void cancelSequence(int64_t sequence);
-  void cancel();
+  RunResult run(std::span<const Sequence> sequences, const StepCallback& onStep, const Cancellation& cancellation);
 
  private:
   // Everything that open() takes, in the order in which it depends on what came before.
@@ -36,14 +27,6 @@ class Engine {
 
   const EngineConfig config_;
   std::unique_ptr<Loaded> loaded_;
-  std::mutex mutex_;
-  Run* current_ = nullptr;
-  // Cancellations that wait for the announced run.
-  struct Announced {
-    bool cancelled = false;
-    std::vector<int64_t> cancelledSequences;
-  };
-  std::optional<Announced> announced_;
 };
 
 }  // namespace flexplan

@@ -42,9 +42,10 @@ int64_t maxBatchTokens(const std::vector<Block>& blocks) {
 
 }  // namespace
 
-Run::Run(const RunContext& context, std::span<const Sequence> sequences)
+Run::Run(const RunContext& context, std::span<const Sequence> sequences, const Cancellation& cancellation)
     : context_(context),
       sequences_(checked(context, sequences)),
+      cancellation_(cancellation),
       blocks_(makeBlocks(context.config, sequences)),
       transfer_(context.device, context.io),
       trace_(context.config.trace),
@@ -52,8 +53,7 @@ Run::Run(const RunContext& context, std::span<const Sequence> sequences)
       hiddenStates_(context.config, blocks_, transfer_, context.budgets),
       weightStream_(context.weights, transfer_, context.budgets, trace_, context.config.overlap),
       forward_(context.config, context.weights, context.layers, context.pool, transfer_, context.budgets, kvCache_,
-               hiddenStates_, clock_, maxBatchTokens(blocks_)),
-      cancelledSequences_(sequences.size()) {
+               hiddenStates_, clock_, maxBatchTokens(blocks_)) {
   result_.sequences.resize(sequences.size());
   for (const Block& block : blocks_) numVisitsPlanned_ += block.numSteps * context.config.model.numScheduleLayers();
 }
@@ -81,8 +81,7 @@ void Run::runBlock(const Block& block, const StepCallback& onStep) {
       weightStream_,
       trace_,
       context_.pool,
-      [this](int64_t sequence) { return cancelledSequences_[static_cast<size_t>(sequence)].load(); },
-      [this] { return cancelled_.load(); },
+      cancellation_,
       onStep,
       [this](std::exception_ptr error) { fail(error); }};
   weightStream_.beginBlock(block.index, numVisitsDone_, block.numSteps, numVisitsPlanned_);
@@ -141,13 +140,6 @@ void Run::fail(std::exception_ptr error) {
   weightStream_.stop();
   if (blockRun_) blockRun_->stop();
 }
-
-void Run::cancelSequence(int64_t sequence) {
-  if (sequence >= 0 && sequence < static_cast<int64_t>(cancelledSequences_.size()))
-    cancelledSequences_[static_cast<size_t>(sequence)].store(true);
-}
-
-void Run::cancel() { cancelled_.store(true); }
 
 RunResult Run::report() {
   for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {

@@ -1,7 +1,6 @@
 // One call of Engine::run: all sequences, block after block, with the memory that this takes.
 #pragma once
 
-#include <atomic>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -27,15 +26,12 @@ struct RunContext {
 class Run {
  public:
   // Takes the memory of the largest block. Throws Error kBadInput, kOutOfMemory, kNoDiskSpace.
-  Run(const RunContext& context, std::span<const Sequence> sequences);
+  Run(const RunContext& context, std::span<const Sequence> sequences, const Cancellation& cancellation);
   ~Run();
 
-  // Blocks until all is done or cancelled. Calls onStep on the calling thread. Throws the first error of any task.
+  // Blocks until all is done or cancelled; what is not finished then ends as cancelled. Calls onStep on the calling thread.
+  // Throws the first error of any task.
   RunResult execute(const StepCallback& onStep);
-
-  // From any thread. What is not finished ends as cancelled.
-  void cancelSequence(int64_t sequence);
-  void cancel();
 
  private:
   void runBlock(const Block& block, const StepCallback& onStep);
@@ -46,6 +42,7 @@ class Run {
 
   const RunContext& context_;
   const std::span<const Sequence> sequences_;
+  const Cancellation& cancellation_;
   const std::vector<Block> blocks_;
   Transfer transfer_;
   Trace trace_;
@@ -59,8 +56,6 @@ class Run {
   int64_t numVisitsDone_ = 0;
   int64_t numVisitsPlanned_ = 0;
 
-  std::vector<std::atomic<bool>> cancelledSequences_;
-  std::atomic<bool> cancelled_{false};
   std::mutex mutex_;
   bool failed_ = false;
   std::exception_ptr error_;

@@ -28,7 +28,7 @@ bool sameResults(const RunResult& a, const RunResult& b) {
 RunResult runOnce(const EngineConfig& config, const std::vector<Sequence>& sequences) {
   Engine engine(config);
   engine.open();
-  return engine.run(sequences, kIgnore);
+  return engine.run(sequences, kIgnore, Cancellation(sequences.size()));
 }
 
 using Key = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // block, step, layer, batch
@@ -143,14 +143,15 @@ void testErrors(Checks& check, const TemporaryFolder& folder) {
     const auto sequences = someSequences(model.shape, random, 6);
     Engine engine(everythingOnDisk(model, folder, overlap));
     engine.open();
-    const RunResult before = engine.run(sequences, kIgnore);
+    const Cancellation never(sequences.size());
+    const RunResult before = engine.run(sequences, kIgnore, never);
     // The file loses its end between loading and running: the head can no longer be read.
     check.that(truncate(path.c_str(), model.tensors.back().byteOffset - 3000) == 0, "errors: file is cut");
-    check.that(errorOf([&] { engine.run(sequences, kIgnore); }) == "bad-input", "errors: a truncated file ends the run");
-    check.that(errorOf([&] { engine.run(sequences, kIgnore); }) == "bad-input", "errors: and the next one");
+    check.that(errorOf([&] { engine.run(sequences, kIgnore, never); }) == "bad-input", "errors: a truncated file ends the run");
+    check.that(errorOf([&] { engine.run(sequences, kIgnore, never); }) == "bad-input", "errors: and the next one");
     check.that(errorOf([&] { Engine(everythingOnDisk(model, folder, overlap)).open(); }) == "bad-input", "errors: nor is it loaded");
     check.that(!before.sequences.empty(), "errors: the run before was fine");
-    check.that(errorOf([&] { engine.run({}, [](const StepEvent&) { throw Error(ErrorCode::kEngine, "never"); }); }).empty(), "errors: an empty run is one");
+    check.that(errorOf([&] { engine.run({}, [](const StepEvent&) { throw Error(ErrorCode::kEngine, "never"); }, never); }).empty(), "errors: an empty run is one");
   }
   const TinyModel model(Family::kLlama, DataType::kFloat16, folder.file("errors"));
   const auto sequences = someSequences(model.shape, random, 4);
@@ -185,20 +186,24 @@ void testCancel(Checks& check, const TemporaryFolder& folder) {
   for (const bool overlap : {false, true}) {
     Engine engine(everythingOnDisk(model, folder, overlap));
     engine.open();
-    const RunResult all = engine.run(sequences, kIgnore);
+    const Cancellation never(sequences.size());
+    const RunResult all = engine.run(sequences, kIgnore, never);
+    Cancellation some(sequences.size()), run(sequences.size()), early(sequences.size());
     const RunResult one = engine.run(sequences, [&](const StepEvent& event) {
-      if (event.block == 0 && event.step == 3) engine.cancelSequence(1);
-      if (event.block == 0 && event.step == 4) engine.cancelSequence(5);
-    });
+      if (event.block == 0 && event.step == 3) some.cancelSequence(1);
+      if (event.block == 0 && event.step == 4) some.cancelSequence(5);
+    }, some);
     check.that(one.sequences[1].finishReason == FinishReason::kCancelled && one.sequences[1].tokenIds.size() == 5, "cancel: one sequence, at its next step");
     check.that(one.sequences[5].finishReason == FinishReason::kCancelled && one.sequences[5].tokenIds.empty(), "cancel: before its block");
     check.that(one.sequences[0].tokenIds == all.sequences[0].tokenIds && one.sequences[4].tokenIds == all.sequences[4].tokenIds, "cancel: the others do not notice");
     const RunResult none = engine.run(sequences, [&](const StepEvent& event) {
-      if (event.step == 2) engine.cancel();
-    });
+      if (event.step == 2) run.cancel();
+    }, run);
     check.that(none.sequences[0].tokenIds.size() == 3 && none.sequences[0].finishReason == FinishReason::kCancelled, "cancel: the run keeps what there is");
     check.that(none.sequences[5].tokenIds.empty() && none.numBlocks == 1, "cancel: no block after");
-    check.that(sameResults(engine.run(sequences, kIgnore), all), "cancel: the engine goes on");
+    early.cancel();
+    check.that(engine.run(sequences, kIgnore, early).sequences[0].tokenIds.empty(), "cancel: before the run begins");
+    check.that(sameResults(engine.run(sequences, kIgnore, never), all), "cancel: the engine goes on");
   }
 }
 
