@@ -86,12 +86,15 @@ function blockSet(gpuBatchSize: number, groups: readonly BlockGroup[]): BlockSet
   };
 }
 
+/** More than any number of generated tokens. */
+const KEY_STRIDE = 2 ** 26;
+
 function selection(batches: readonly Batch[]): Selection {
-  const lengths = new Map<string, Run>();
+  const lengths = new Map<number, Run>();
   const longest = new Map<number, number>();
   for (const { count, runs } of batches) {
     for (const { length, numSequences } of runs) {
-      const key = `${length.promptTokens} ${length.genTokens}`;
+      const key = length.promptTokens * KEY_STRIDE + length.genTokens;
       const known = lengths.get(key);
       if (known) known.numSequences += count * numSequences;
       else lengths.set(key, { length, numSequences: count * numSequences });

@@ -1,9 +1,8 @@
 /** What a policy will take: seconds, bytes and peaks, from the same terms that the linear program optimises. */
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
-import { checkFractions } from '../policy/check-policy.js';
 import type { Policy } from '../policy/policy.js';
-import { realise, type Realisation } from '../policy/realisation.js';
+import { checkPlacement, realise, type Realisation } from '../policy/realisation.js';
 import { LINKS, STAGES, TIERS, type Phase, type StageName, type Tier } from '../tiers.js';
 import type { Workload } from '../workload/workload.js';
 import { evaluate, placementPoint, type PlacementPoint } from './affine.js';
@@ -18,7 +17,7 @@ export interface EstimateOptions {
 
 /**
  * The estimate of a job (without a number of sequences: of one full block). Policies that do not fit get one, too.
- * Throws `bad-input` for fractions that do not sum to 1.
+ * Throws `bad-input` for fractions that do not sum to 1, or that want a gpu tier where there is none.
  */
 export function estimate(
   model: ModelConfig,
@@ -29,7 +28,7 @@ export function estimate(
 ): Estimate {
   if (options.realised)
     return estimateRealised(model, hardware, workload, policy, realise(model, policy, workload, hardware.device));
-  checkFractions(policy);
+  checkPlacement(policy, hardware.device);
   return evaluateTerms(costTerms(model, hardware, workload, policy), placementPoint(policy));
 }
 

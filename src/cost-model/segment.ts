@@ -95,10 +95,11 @@ function movementSeconds(hardware: HardwareProfile, { movements }: Run, counts: 
   return weightedSum(terms);
 }
 
-/** KV cache crosses at its own rate where the profile has one. */
-function transferSeconds(hardware: HardwareProfile, { task, link, bytes, transfers }: Movement): number {
+/** KV cache that is at home in RAM crosses at its own rate where the profile has one; what comes from disk is staged like the rest. */
+function transferSeconds(hardware: HardwareProfile, { task, link, home, bytes, transfers }: Movement): number {
   const { bytesPerSecond, kvCacheBytesPerSecond = bytesPerSecond, latencySeconds } = linkRate(hardware, link)!;
-  const rate = task === 'loadKvCache' || task === 'storeKvCache' ? kvCacheBytesPerSecond : bytesPerSecond;
+  const isKvCache = task === 'loadKvCache' || task === 'storeKvCache';
+  const rate = isKvCache && home === 'cpu' ? kvCacheBytesPerSecond : bytesPerSecond;
   return bytes / rate.value + transfers * latencySeconds.value;
 }
 

@@ -68,8 +68,7 @@ export function tensorRows({ rows, gpuRows, cpuRows }: TensorPlacement): TierByt
  * device has no gpu tier and the policy wants something there.
  */
 export function realise(model: ModelConfig, policy: Policy, workload: Workload, device: Device): Realisation {
-  checkFractions(policy);
-  checkDevice(policy.placement, device);
+  checkPlacement(policy, device);
   const weights = {
     embed: cutLayer(model, 'embed', policy, device),
     decoder: cutLayer(model, 'decoder', policy, device),
@@ -89,7 +88,10 @@ export function realise(model: ModelConfig, policy: Policy, workload: Workload, 
   return { placement, weights, slots, bytes };
 }
 
-function checkDevice(placement: Placement, device: Device): void {
+/** Throws `bad-input` as `realise` does. */
+export function checkPlacement(policy: Pick<Policy, 'placement'>, device: Device): void {
+  checkFractions(policy);
+  const { placement } = policy;
   const wanted = TENSOR_CLASSES.find((tensorClass) => placement[tensorClass].gpu > 0);
   if (device === 'cpu' && wanted)
     throw new FlexplanError(
