@@ -13,7 +13,7 @@ const ACCELERATE: RowByRowSystem = {
   overlap: false,
 };
 
-/** Where a profile does not say what pageable memory reaches: a third of pinned, as on the T4 machine (4.2 of 13 GB/s). */
+/** Where a profile does not say what pageable memory reaches: a third of pinned, as on the T4 machine (4 of 13 GB/s). */
 const PAGEABLE_SHARE = 1 / 3;
 
 export const accelerate: BaselineFinder = (model, hardware, workload): Baseline | undefined => {
