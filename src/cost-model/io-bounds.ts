@@ -13,8 +13,17 @@
  */
 import { FlexplanError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
-import { hiddenBytes, kvRowBytes } from '../models/tensors.js';
+import {
+  hiddenBytes,
+  kvRowBytes,
+  LAYER_KINDS,
+  layerCount,
+  layerTensors,
+  rowBytes as rowBytesOf,
+  type LayerKind,
+} from '../models/tensors.js';
 import { blockSize, type Policy } from '../policy/policy.js';
+import { TIERS, type Tier } from '../tiers.js';
 import type { Workload } from '../workload/workload.js';
 
 /** One kind of row. Bytes are those of one token in one layer; hiddenTokenBytes 0 leaves hidden states out. */
@@ -182,15 +191,21 @@ export interface WeightIo {
 }
 
 /**
- * A plan's decoder-layer loads against the lower bound. `capacityBytes`: what all tiers together could hold of KV cache and
- * hidden states; leave out no memory, for the bound falls with it.
+ * A plan's decoder-layer loads against the lower bound. `memory`: the capacity of every tier. What the weights leave of all of
+ * them together may hold sequences (buffers take some of it, so the true bound is higher still).
  */
 export function weightIoAgainstLowerBound(
   model: ModelConfig,
   policy: Policy,
   workload: Workload,
-  capacityBytes: number,
+  memory: Readonly<Record<Tier, number>>,
 ): WeightIo {
+  const capacityBytes = TIERS.reduce((sum, tier) => sum + memory[tier], -weightBytes(model, policy.weightBits));
+  if (capacityBytes <= 0)
+    throw new FlexplanError(
+      'infeasible',
+      `expected room for the weights, got ${-capacityBytes} bytes too little on all tiers together; add memory`,
+    );
   const block = blockSize(policy);
   const shapeOf = ({ promptTokens, genTokens }: { promptTokens: number; genTokens: number }): RowShape => ({
     numLayers: model.numLayers,
@@ -214,6 +229,12 @@ export function weightIoAgainstLowerBound(
     return compared(numColumns(shape), block * leastWeightLoadsPerRow(shape, capacityBytes));
   const group = { shape, count: workload.numSequences };
   return compared(rowByRow(group, block).weightLoads, leastWeightLoads([group], capacityBytes));
+}
+
+function weightBytes(model: ModelConfig, weightBits: 16 | 4): number {
+  const ofLayer = (kind: LayerKind) =>
+    layerTensors(model, kind).reduce((sum, tensor) => sum + tensor.rows * rowBytesOf(model, tensor, weightBits), 0);
+  return LAYER_KINDS.reduce((sum, kind) => sum + layerCount(model, kind) * ofLayer(kind), 0);
 }
 
 function compared(weightLoads: number, least: number): WeightIo {

@@ -249,14 +249,18 @@ describe('wrong formulas', () => {
 describe('weightIoAgainstLowerBound', () => {
   const model = findModel('facebook/opt-175b');
   const workload = { promptTokens: 512, genTokens: 32 };
-  const policy = { gpuBatchSize: 32, numGpuBatches: 8, kvCacheBits: 16 } as Policy;
+  const policy = { gpuBatchSize: 32, numGpuBatches: 8, weightBits: 16, kvCacheBits: 16 } as Policy;
   const shape = {
     numLayers: 96,
     ...workload,
     kvTokenBytes: 4 * model.hiddenSize,
     hiddenTokenBytes: 2 * model.hiddenSize,
   };
-  const exactFit = 256 * bounds.peakRowBytes(shape);
+  // 175e9 parameters less vectors, in 16 bits, and room for exactly one block of 256 sequences.
+  const matrices = 96 * 12 * 12288 ** 2 + (50272 + 2050) * 12288;
+  const vectors = 96 * 13 * 12288 + 2 * 12288;
+  const weightBytes = 2 * matrices + 4 * vectors;
+  const exactFit = { gpu: 15e9, cpu: 200e9, disk: weightBytes + 256 * bounds.peakRowBytes(shape) - 215e9 };
 
   it('is the printed gap when the block fills the capacity', () => {
     const { ratio, weightLoads } = bounds.weightIoAgainstLowerBound(model, policy, workload, exactFit);
@@ -272,6 +276,11 @@ describe('weightIoAgainstLowerBound', () => {
     expect(bounds.weightIoAgainstLowerBound(model, policy, { ...workload, sequences: alike }, exactFit)).toEqual(
       counted,
     );
+  });
+
+  it('says when the weights alone do not fit', () => {
+    const memory = { gpu: 15e9, cpu: 200e9, disk: 0 };
+    expect(() => bounds.weightIoAgainstLowerBound(model, policy, workload, memory)).toThrow('too little on all tiers');
   });
 
   it('takes the longest sequence of each block, and the bytes of every one', () => {
