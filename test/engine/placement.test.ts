@@ -32,12 +32,14 @@ function outputs({ sequences }: RunResult): unknown {
   }));
 }
 
+/** How many of all policies had what could make a difference. */
+const met = { disk: 0, cpuAttention: 0, movedKv: 0, streamed: 0 };
+
 async function checkPlacements(fixture: string, bits: Pick<Policy, 'weightBits' | 'kvCacheBits'>, numRuns: number) {
   const folder = await fixtureFolder(fixture);
   const inMemory = { ...everythingInMemory('cpu', SEQUENCES.length), ...bits };
   const { result: reference } = await runOnce(folder, SEQUENCES, { policy: inMemory });
   const expected = outputs(reference);
-  const met = { disk: 0, cpuAttention: 0, movedKv: 0, streamed: 0 };
   await fc.assert(
     fc.asyncProperty(arbitraryCase(bits), async ({ device, policy }) => {
       const { engine, result } = await runOnce(folder, SEQUENCES, {
@@ -57,9 +59,6 @@ async function checkPlacements(fixture: string, bits: Pick<Policy, 'weightBits' 
     }),
     { numRuns },
   );
-  for (const [what, times] of Object.entries(met)) {
-    expect(times, `policies with ${what}`).toBeGreaterThanOrEqual(numRuns / 10);
-  }
 }
 
 describeNative('random policies give the same tokens and logits', () => {
@@ -78,4 +77,8 @@ describeNative('random policies give the same tokens and logits', () => {
     [{ weightBits: 16, kvCacheBits: 4 }],
     [{ weightBits: 4, kvCacheBits: 4 }],
   ] as const)('%j', (bits) => checkPlacements('llama-tiny-sharded-fp16', bits, 10), 120_000);
+
+  test('they met everything that could make a difference', () => {
+    for (const [what, times] of Object.entries(met)) expect(times, what).toBeGreaterThanOrEqual(5);
+  });
 });
