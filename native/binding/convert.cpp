@@ -78,7 +78,8 @@ ModelShape modelFrom(const Napi::Object& object) {
   model.finalNorm = booleanField(object, "finalNorm");
   model.learnedPositions = stringField(object, "positions") == "learned";
   model.positionOffset = integerField(object, "positionOffset");
-  const auto frequencies = typedArrayField<Napi::Float32Array>(object, "ropeInverseFrequencies", napi_float32_array, "a Float32Array");
+  const auto frequencies =
+      typedArrayField<Napi::Float32Array>(object, "ropeInverseFrequencies", napi_float32_array, "a Float32Array");
   model.inverseFrequencies.assign(frequencies.Data(), frequencies.Data() + frequencies.ElementLength());
   model.qkNorm = booleanField(object, "qkNorm");
   model.gatedMlp = booleanField(object, "gatedMlp");
@@ -143,7 +144,8 @@ Napi::Object toJs(Napi::Env env, const SequenceResult& result) {
   for (size_t n = 0; n < result.logits.size(); ++n)
     logits.Set(static_cast<uint32_t>(n), typedArray<Napi::Float32Array>(env, result.logits[n]));
   object.Set("logits", logits);
-  if (!result.promptLogProbs.empty()) object.Set("promptLogProbs", typedArray<Napi::Float32Array>(env, result.promptLogProbs));
+  if (!result.promptLogProbs.empty())
+    object.Set("promptLogProbs", typedArray<Napi::Float32Array>(env, result.promptLogProbs));
   return object;
 }
 

@@ -74,7 +74,8 @@ Napi::Function EngineObject::define(Napi::Env env) {
 
 EngineObject::EngineObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineObject>(info) {
   try {
-    if (!info[0].IsObject()) throw Error(ErrorCode::kBadInput, "expected an engine configuration, got none; pass an object");
+    if (!info[0].IsObject())
+      throw Error(ErrorCode::kBadInput, "expected an engine configuration, got none; pass an object");
     engine_ = std::make_shared<Engine>(engineConfigFrom(info[0].As<Napi::Object>()));
   } catch (...) {
     throw toJsError(info.Env(), std::current_exception());
@@ -118,7 +119,8 @@ Napi::Value EngineObject::open(const Napi::CallbackInfo& info) try {
 Napi::Value EngineObject::run(const Napi::CallbackInfo& info) try {
   checkIdle();
   if (!info[0].IsArray() || !info[1].IsFunction())
-    throw Error(ErrorCode::kBadInput, "expected sequences and a function, got something else; call run(sequences, onStep)");
+    throw Error(ErrorCode::kBadInput,
+                "expected sequences and a function, got something else; call run(sequences, onStep)");
   auto sequences = std::make_shared<const std::vector<Sequence>>(sequencesFrom(info[0].As<Napi::Array>()));
   const auto onStep = std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
   cancellation_ = std::make_shared<Cancellation>(sequences->size());

@@ -12,8 +12,8 @@ namespace flexplan {
 // A JavaScript Error with `code` and message.
 Napi::Error toJsError(Napi::Env env, std::exception_ptr error);
 
-// One piece of work on a thread of its own. Deletes itself when it is done. When the environment goes away first, the work is
-// cancelled and waited for, and nothing of JavaScript is touched any more.
+// One piece of work on a thread of its own. Deletes itself when it is done. When the environment goes away first, the
+// work is cancelled and waited for, and nothing of JavaScript is touched any more.
 class Job {
  public:
   using ToJs = std::function<Napi::Value(Napi::Env)>;

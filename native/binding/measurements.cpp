@@ -62,7 +62,8 @@ bench::DiskSetting diskSetting(const Napi::Object& options) {
 
 bench::LinkSetting linkSetting(const Napi::Object& options) {
   return {deviceFrom(stringField(options, "device")),
-          stringField(options, "link") == kLinkNames[static_cast<size_t>(Link::kCpuToGpu)] ? Link::kCpuToGpu : Link::kGpuToCpu,
+          stringField(options, "link") == kLinkNames[static_cast<size_t>(Link::kCpuToGpu)] ? Link::kCpuToGpu
+                                                                                           : Link::kGpuToCpu,
           numberField(options, "linkBytesPerSecond"), integerField(options, "bytes")};
 }
 
@@ -71,11 +72,13 @@ bench::LinkSetting linkSetting(const Napi::Object& options) {
 Napi::Object makeMeasurements(Napi::Env env) {
   Napi::Object object = Napi::Object::New(env);
   const auto add = [&](const char* name, Prepare prepare) {
-    object.Set(name, Napi::Function::New(env, [prepare](const Napi::CallbackInfo& info) { return measure(info, prepare); }, name));
+    object.Set(name, Napi::Function::New(
+                         env, [prepare](const Napi::CallbackInfo& info) { return measure(info, prepare); }, name));
   };
   add("memoryRead", [](const Napi::Object& options) {
-    return [bytes = integerField(options, "bytes"), repetitions = intField(options, "repetitions"),
-            threads = intField(options, "numThreads")] { return bench::measureMemoryRead(bytes, repetitions, threads); };
+    return
+        [bytes = integerField(options, "bytes"), repetitions = intField(options, "repetitions"),
+         threads = intField(options, "numThreads")] { return bench::measureMemoryRead(bytes, repetitions, threads); };
   });
   add("matmul", [](const Napi::Object& options) {
     const bench::MatmulSetting setting{integerField(options, "tokens"), integerField(options, "rows"),
@@ -85,8 +88,9 @@ Napi::Object makeMeasurements(Napi::Env env) {
     };
   });
   add("attention", [](const Napi::Object& options) {
-    return [setting = attentionSetting(options), repetitions = intField(options, "repetitions"),
-            threads = intField(options, "numThreads")] { return bench::measureAttention(setting, repetitions, threads); };
+    return
+        [setting = attentionSetting(options), repetitions = intField(options, "repetitions"),
+         threads = intField(options, "numThreads")] { return bench::measureAttention(setting, repetitions, threads); };
   });
   add("launch", [](const Napi::Object& options) {
     return [repetitions = intField(options, "repetitions"), threads = intField(options, "numThreads")] {

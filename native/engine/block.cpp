@@ -37,7 +37,8 @@ void BatchStep::add(int64_t slot, std::span<const int32_t> ids, int64_t numPast)
   active.push_back({slot, static_cast<int64_t>(ids.size()), numPast, numTokens()});
   for (const int32_t id : ids) {
     tokenIds.push_back(id);
-    positions.push_back(static_cast<int32_t>(numPast + (static_cast<int64_t>(tokenIds.size()) - 1 - active.back().firstRow)));
+    positions.push_back(
+        static_cast<int32_t>(numPast + (static_cast<int64_t>(tokenIds.size()) - 1 - active.back().firstRow)));
   }
 }
 

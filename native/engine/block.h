@@ -34,7 +34,8 @@ struct Block {
 // The sequences in order, blockSize at a time.
 std::vector<Block> makeBlocks(const EngineConfig& config, std::span<const Sequence> sequences);
 
-// One live sequence in a step of its batch. Its tokens are rows [firstRow, firstRow + numTokens) of the batch's packed tokens.
+// One live sequence in a step of its batch. Its tokens are rows [firstRow, firstRow + numTokens) of the batch's packed
+// tokens.
 struct ActiveSlot {
   int64_t slot;  // in the block
   int64_t numTokens;

@@ -6,7 +6,8 @@
 
 namespace flexplan {
 
-BlockRun::BlockRun(const Block& block, const BlockContext& context, int64_t firstVisit, std::vector<SequenceResult>& results)
+BlockRun::BlockRun(const Block& block, const BlockContext& context, int64_t firstVisit,
+                   std::vector<SequenceResult>& results)
     : block_(block),
       context_(context),
       firstVisit_(firstVisit),
@@ -63,7 +64,8 @@ PerPhase<double> BlockRun::secondsSoFar() const {
 
 void BlockRun::stop() {
   stopped_.store(true);
-  for (Progress* progress : {&computed_, &kvLoaded_, &activationsLoaded_, &kvStored_, &activationsStored_}) progress->stop();
+  for (Progress* progress : {&computed_, &kvLoaded_, &activationsLoaded_, &kvStored_, &activationsStored_})
+    progress->stop();
 }
 
 void BlockRun::runInOrder() {
@@ -215,7 +217,8 @@ void BlockRun::storeKvCache(const Item& x) {
 
 void BlockRun::storeActivations(const Item& x) {
   if (!movesActivations_ || x.layer == numLayers_ - 1 || batchStep(x).empty()) return;
-  context_.trace.record(Task::kStoreActivations, block_.index, x, [&] { context_.hiddenStates.store(x, batchStep(x)); });
+  context_.trace.record(Task::kStoreActivations, block_.index, x,
+                        [&] { context_.hiddenStates.store(x, batchStep(x)); });
 }
 
 void BlockRun::compute(const Item& x) {
@@ -243,10 +246,13 @@ void BlockRun::compute(const Item& x) {
 // Samples the next token of each live sequence, and decides who goes on.
 void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
   const BatchStep& step = batchStep(x);
-  const auto sequenceOf = [&](const ActiveSlot& active) { return block_.slots[static_cast<size_t>(active.slot)].sequence; };
+  const auto sequenceOf = [&](const ActiveSlot& active) {
+    return block_.slots[static_cast<size_t>(active.slot)].sequence;
+  };
   for (const ActiveSlot& active : step.active) {
     if (x.step > 0 || !block_.slots[static_cast<size_t>(active.slot)].scorePrompt) continue;
-    results_[static_cast<size_t>(sequenceOf(active))].promptLogProbs = context_.forward.scorePrompt(x, step, active, buffer);
+    results_[static_cast<size_t>(sequenceOf(active))].promptLogProbs =
+        context_.forward.scorePrompt(x, step, active, buffer);
   }
   const auto logits = context_.forward.head(x, step, buffer);
   const auto vocab = static_cast<size_t>(context_.config.model.vocabSize);

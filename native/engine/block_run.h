@@ -1,6 +1,7 @@
 // One block through the zig-zag schedule: for each token step, for each schedule layer, for each GPU batch, six tasks
-// (docs/schedule.md, "One step"). Every task goes through its items in the same order and publishes how far it has come; what
-// an item needs of the others is a number to wait for. With overlap each task that has anything to do has a thread.
+// (docs/schedule.md, "One step"). Every task goes through its items in the same order and publishes how far it has
+// come; what an item needs of the others is a number to wait for. With overlap each task that has anything to do has a
+// thread.
 #pragma once
 
 #include <array>

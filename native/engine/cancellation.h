@@ -1,4 +1,5 @@
-// The user's wish to end a run, or some of its sequences, early. Outlives the run, so that it may be uttered before the run begins.
+// The user's wish to end a run, or some of its sequences, early. Outlives the run, so that it may be uttered before the
+// run begins.
 #pragma once
 
 #include <atomic>
@@ -16,7 +17,8 @@ class Cancellation {
   void cancel() { all_.store(true); }
   // Numbers that no sequence has are ignored.
   void cancelSequence(int64_t sequence) {
-    if (sequence >= 0 && static_cast<size_t>(sequence) < sequences_.size()) sequences_[static_cast<size_t>(sequence)].store(true);
+    if (sequence >= 0 && static_cast<size_t>(sequence) < sequences_.size())
+      sequences_[static_cast<size_t>(sequence)].store(true);
   }
   bool isCancelled() const { return all_.load(); }
   bool isCancelled(int64_t sequence) const { return sequences_[static_cast<size_t>(sequence)].load(); }

@@ -19,8 +19,8 @@ EmbeddingReader::EmbeddingReader(const EmbedLayer& layer, Transfer& transfer, Bu
     staging_ = TierBuffer::onHost(*budgets[Tier::kCpu], kRowsInFlight * windowBytes_, "embedding rows", kPageBytes);
 }
 
-void EmbeddingReader::gather(Phase phase, const LayerWeights& layer, const Matrix& matrix, std::span<const int32_t> rows,
-                             int64_t rowOffset, std::byte* out) {
+void EmbeddingReader::gather(Phase phase, const LayerWeights& layer, const Matrix& matrix,
+                             std::span<const int32_t> rows, int64_t rowOffset, std::byte* out) {
   std::vector<CopyPiece> inPlace, fromCpu;
   std::vector<DiskRow> fromDisk;
   const int64_t gpuRows = matrix.tierRows[Tier::kGpu];
@@ -28,10 +28,12 @@ void EmbeddingReader::gather(Phase phase, const LayerWeights& layer, const Matri
   for (const int32_t id : rows) {
     const int64_t row = id + rowOffset;
     if (row < gpuRows) {
-      inPlace.push_back({out, layer.homes[Tier::kGpu].data() + matrix.homeOffset[Tier::kGpu] + row * matrix.rowBytes, matrix.rowBytes});
+      inPlace.push_back({out, layer.homes[Tier::kGpu].data() + matrix.homeOffset[Tier::kGpu] + row * matrix.rowBytes,
+                         matrix.rowBytes});
     } else if (row < memoryRows) {
       const std::byte* const from = layer.homes[Tier::kCpu].data() + matrix.homeOffset[Tier::kCpu];
-      (transfer_.device().hasGpuTier() ? fromCpu : inPlace).push_back({out, from + (row - gpuRows) * matrix.rowBytes, matrix.rowBytes});
+      (transfer_.device().hasGpuTier() ? fromCpu : inPlace)
+          .push_back({out, from + (row - gpuRows) * matrix.rowBytes, matrix.rowBytes});
     } else {
       fromDisk.push_back({row - memoryRows, out});
     }

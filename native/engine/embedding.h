@@ -15,8 +15,8 @@ class EmbeddingReader {
   EmbeddingReader(const EmbedLayer& layer, Transfer& transfer, Budgets& budgets);
 
   // Copies rows of `matrix` (of `layer`), as stored, one after the other to device memory `out`.
-  void gather(Phase phase, const LayerWeights& layer, const Matrix& matrix, std::span<const int32_t> rows, int64_t rowOffset,
-              std::byte* out);
+  void gather(Phase phase, const LayerWeights& layer, const Matrix& matrix, std::span<const int32_t> rows,
+              int64_t rowOffset, std::byte* out);
   // Bytes of the widest table row as stored.
   int64_t widestRowBytes() const { return widestRowBytes_; }
 

@@ -6,17 +6,18 @@ namespace flexplan {
 namespace {
 
 [[noreturn]] void badConfig(const std::string& expected, int64_t got) {
-  throw Error(ErrorCode::kBadInput,
-              "expected " + expected + ", got " + std::to_string(got) + "; check the policy and the model's configuration");
+  throw Error(ErrorCode::kBadInput, "expected " + expected + ", got " + std::to_string(got) +
+                                        "; check the policy and the model's configuration");
 }
 
 void checkModel(const ModelShape& model) {
-  for (const int64_t size : {model.numLayers, model.hiddenSize, model.ffnSize, model.numHeads, model.numKvHeads, model.headDim,
-                             model.vocabSize, model.embeddingSize})
+  for (const int64_t size : {model.numLayers, model.hiddenSize, model.ffnSize, model.numHeads, model.numKvHeads,
+                             model.headDim, model.vocabSize, model.embeddingSize})
     if (size <= 0) badConfig("model dimensions above 0", size);
   if (model.numHeads % model.numKvHeads != 0) badConfig("a number of heads that the KV heads divide", model.numHeads);
   if (!model.learnedPositions && static_cast<int64_t>(model.inverseFrequencies.size()) * 2 != model.headDim)
-    badConfig("half as many rotary frequencies as the head's size", static_cast<int64_t>(model.inverseFrequencies.size()));
+    badConfig("half as many rotary frequencies as the head's size",
+              static_cast<int64_t>(model.inverseFrequencies.size()));
   if (model.numActiveExperts < 0 || model.numActiveExperts > model.numExperts)
     badConfig("at most " + std::to_string(model.numExperts) + " active experts", model.numActiveExperts);
   if (model.numExperts > 0 && model.numActiveExperts == 0) badConfig("active experts", 0);
@@ -26,7 +27,8 @@ void checkSlots(const EngineConfig& config, const std::vector<Tier>& tiers) {
   if (static_cast<int64_t>(tiers.size()) != config.blockSize())
     badConfig("one tier per slot of " + std::to_string(config.blockSize()), static_cast<int64_t>(tiers.size()));
   for (const Tier tier : tiers)
-    if (config.device == DeviceKind::kCpu && tier == Tier::kGpu) badConfig("slots on cpu (1) or disk (2) of a cpu device", 0);
+    if (config.device == DeviceKind::kCpu && tier == Tier::kGpu)
+      badConfig("slots on cpu (1) or disk (2) of a cpu device", 0);
 }
 
 const EngineConfig& checked(const EngineConfig& config) {
@@ -78,8 +80,10 @@ PerTier<int64_t> Engine::open() {
   return loaded_->weights.placedBytes();
 }
 
-RunResult Engine::run(std::span<const Sequence> sequences, const StepCallback& onStep, const Cancellation& cancellation) {
-  if (!loaded_) throw Error(ErrorCode::kEngine, "expected an open engine, got one that is not; call open() before run()");
+RunResult Engine::run(std::span<const Sequence> sequences, const StepCallback& onStep,
+                      const Cancellation& cancellation) {
+  if (!loaded_)
+    throw Error(ErrorCode::kEngine, "expected an open engine, got one that is not; call open() before run()");
   return Run(loaded_->context, sequences, cancellation).execute(onStep);
 }
 

@@ -10,7 +10,8 @@ namespace {
 constexpr int64_t kFloatBytes = sizeof(float);
 
 bool attendsOnCpu(const EngineConfig& config) {
-  return config.device != DeviceKind::kCpu && std::ranges::any_of(config.cpuAttention, [](uint8_t flag) { return flag != 0; });
+  return config.device != DeviceKind::kCpu &&
+         std::ranges::any_of(config.cpuAttention, [](uint8_t flag) { return flag != 0; });
 }
 
 }  // namespace
@@ -44,7 +45,8 @@ cpu::Matmul Forward::product(const LayerView& layer, const Projection& projectio
   return {weights_.resolve(layer.weights, matrix, layer.buffer), projection.bias, x, matrix.cols, out, matrix.rows};
 }
 
-void Forward::multiply(const LayerView& layer, const Projection& projection, const float* x, float* out, int64_t tokens) {
+void Forward::multiply(const LayerView& layer, const Projection& projection, const float* x, float* out,
+                       int64_t tokens) {
   const cpu::Matmul op = product(layer, projection, x, out);
   device_.matmul({&op, 1}, tokens);
 }
@@ -61,8 +63,8 @@ void Forward::readHidden(const Item& item, const BatchStep& step) {
 
 void Forward::writeHidden(const Item& item, const BatchStep& step) {
   for (const HiddenStates::Run& run : hiddenStates_.runs(item, step))
-    device_.fromFloat(shape_.dtype, workspace_.hidden + run.firstRow * shape_.hiddenSize, run.numRows, shape_.hiddenSize,
-                      run.data);
+    device_.fromFloat(shape_.dtype, workspace_.hidden + run.firstRow * shape_.hiddenSize, run.numRows,
+                      shape_.hiddenSize, run.data);
 }
 
 void Forward::embed(const Item& item, const BatchStep& step, const std::byte* buffer) {
@@ -88,7 +90,8 @@ void Forward::embed(const Item& item, const BatchStep& step, const std::byte* bu
   writeHidden(item, step);
 }
 
-// pre-norm:  h += attention(norm(h));  h += mlp(norm(h))        post-norm:  h = norm(h + attention(h));  h = norm(h + mlp(h))
+// pre-norm:   h += attention(norm(h));        h += mlp(norm(h))
+// post-norm:  h = norm(h + attention(h));     h = norm(h + mlp(h))
 void Forward::decode(const Item& item, const BatchStep& step, const std::byte* buffer) {
   const DecoderLayer& layer = layers_.decoders[static_cast<size_t>(item.layer - 1)];
   const LayerView view{weights_.layer(item.layer), buffer};
@@ -124,7 +127,8 @@ void Forward::projectQkv(const BatchStep& step, const LayerView& view, const Dec
                              product(view, layer.v, x, workspace_.v)};
   device_.matmul(ops, tokens);
   if (layer.qNorm) {
-    device_.norm(workspace_.q, layer.qNorm, nullptr, shape_.normEpsilon, tokens * shape_.numHeads, shape_.headDim, workspace_.q);
+    device_.norm(workspace_.q, layer.qNorm, nullptr, shape_.normEpsilon, tokens * shape_.numHeads, shape_.headDim,
+                 workspace_.q);
     device_.norm(workspace_.k, layer.kNorm, nullptr, shape_.normEpsilon, tokens * shape_.numKvHeads, shape_.headDim,
                  workspace_.k);
   }
@@ -140,14 +144,19 @@ void Forward::attendOnDevice(const Item& item, const BatchStep& step) {
   for (const ActiveSlot& active : step.active) {
     const int64_t row = active.firstRow;
     device_.storeKvRows(kvCache_.dtype(), workspace_.k + row * shape_.kvSize(), workspace_.v + row * shape_.kvSize(),
-                        shape_.kvSize(), active.numTokens, shape_.numKvHeads, shape_.headDim, kvCache_.newRows(item, active));
+                        shape_.kvSize(), active.numTokens, shape_.numKvHeads, shape_.headDim,
+                        kvCache_.newRows(item, active));
     if (kvCache_.attendedByCpu(item, active)) continue;
-    sequences.push_back({{kvCache_.deviceRows(item, active), kvCache_.dtype()}, active.numPast, active.numTokens,
-                         workspace_.q + row * shape_.qSize(), workspace_.attended + row * shape_.qSize()});
+    sequences.push_back({{kvCache_.deviceRows(item, active), kvCache_.dtype()},
+                         active.numPast,
+                         active.numTokens,
+                         workspace_.q + row * shape_.qSize(),
+                         workspace_.attended + row * shape_.qSize()});
   }
   if (sequences.empty()) return;
-  device_.attention({shape_.numHeads, shape_.numKvHeads, shape_.headDim, shape_.qSize(), shape_.qSize(), shape_.slidingWindow},
-                    sequences);
+  device_.attention(
+      {shape_.numHeads, shape_.numKvHeads, shape_.headDim, shape_.qSize(), shape_.qSize(), shape_.slidingWindow},
+      sequences);
 }
 
 // Sends q and the new KV row to the CPU, attends there, brings the output back.
@@ -164,16 +173,18 @@ void Forward::attendOnCpu(const Item& item, const BatchStep& step) {
     toCpu.push_back({reinterpret_cast<std::byte*>(q), reinterpret_cast<const std::byte*>(workspace_.q + at), qBytes});
     toCpu.push_back({rows + active.numPast * kvCache_.rowBytes(), kvCache_.newRows(item, active), kvCache_.rowBytes()});
     sequences.push_back({{rows, kvCache_.dtype()}, active.numPast, active.numTokens, q, out});
-    toDevice.push_back({reinterpret_cast<std::byte*>(workspace_.attended + at), reinterpret_cast<const std::byte*>(out), qBytes});
+    toDevice.push_back(
+        {reinterpret_cast<std::byte*>(workspace_.attended + at), reinterpret_cast<const std::byte*>(out), qBytes});
     q = out + shape_.qSize();
   }
   if (sequences.empty()) return;
   transfer_.copy(item.phase(), Link::kGpuToCpu, toCpu);
   {
     const auto timed = clock_.cpuAttention(item.phase());
-    cpu::attention(pool_,
-                   {shape_.numHeads, shape_.numKvHeads, shape_.headDim, shape_.qSize(), shape_.qSize(), shape_.slidingWindow},
-                   sequences);
+    cpu::attention(
+        pool_,
+        {shape_.numHeads, shape_.numKvHeads, shape_.headDim, shape_.qSize(), shape_.qSize(), shape_.slidingWindow},
+        sequences);
   }
   transfer_.copy(item.phase(), Link::kCpuToGpu, toDevice);
 }
@@ -195,7 +206,8 @@ std::span<const float> Forward::head(const Item& item, const BatchStep& step, co
   const auto rows = hiddenStates_.lastRows(item, step);
   const auto numRows = static_cast<int64_t>(rows.size());
   for (int64_t n = 0; n < numRows; ++n)
-    device_.toFloat(shape_.dtype, rows[static_cast<size_t>(n)], 1, shape_.hiddenSize, workspace_.hidden + n * shape_.hiddenSize);
+    device_.toFloat(shape_.dtype, rows[static_cast<size_t>(n)], 1, shape_.hiddenSize,
+                    workspace_.hidden + n * shape_.hiddenSize);
   project({weights_.layer(item.layer), buffer}, numRows, workspace_.logits);
   return device_.view(workspace_.logits, numRows * shape_.vocabSize, hostScratch_);
 }
@@ -228,8 +240,8 @@ std::vector<float> Forward::scorePrompt(const Item& item, const BatchStep& step,
       const int64_t first = std::max(row, run.firstRow);
       const int64_t count = std::min(end, run.firstRow + run.numRows) - first;
       if (count > 0)
-        device_.toFloat(shape_.dtype, run.data + (first - run.firstRow) * shape_.hiddenBytes(), count, shape_.hiddenSize,
-                        workspace_.hidden + (first - row) * shape_.hiddenSize);
+        device_.toFloat(shape_.dtype, run.data + (first - run.firstRow) * shape_.hiddenBytes(), count,
+                        shape_.hiddenSize, workspace_.hidden + (first - row) * shape_.hiddenSize);
     }
     project({weights_.layer(item.layer), buffer}, end - row, workspace_.area);
     const auto logits = device_.view(workspace_.area, (end - row) * vocab, hostScratch_);

@@ -31,13 +31,15 @@ class Forward {
           Transfer& transfer, Budgets& budgets, KvCache& kvCache, HiddenStates& hiddenStates, StageClock& clock,
           int64_t maxTokens);
 
-  // Each computes one item. `buffer`: where the layer's weights were streamed to. Input and output are the hidden states.
+  // Each computes one item. `buffer`: where the layer's weights were streamed to. Input and output are the hidden
+  // states.
   void embed(const Item& item, const BatchStep& step, const std::byte* buffer);
   void decode(const Item& item, const BatchStep& step, const std::byte* buffer);
   // Logits of the last token of each active slot [active, vocabSize], valid until the next call.
   std::span<const float> head(const Item& item, const BatchStep& step, const std::byte* buffer);
   // The log-probability of each prompt token of the slot but the first.
-  std::vector<float> scorePrompt(const Item& item, const BatchStep& step, const ActiveSlot& active, const std::byte* buffer);
+  std::vector<float> scorePrompt(const Item& item, const BatchStep& step, const ActiveSlot& active,
+                                 const std::byte* buffer);
 
  private:
   struct LayerView {

@@ -174,7 +174,8 @@ void HiddenStates::store(const Item& item, const BatchStep& step) {
   const int64_t diskBytes = packing.bytes[Tier::kDisk];
   if (deviceTier_ == Tier::kGpu) {
     std::vector<CopyPiece> pieces;
-    if (cpuBytes > 0) pieces.push_back({homes_[Tier::kCpu].data() + home(item, Tier::kCpu), awayBuffer(item), cpuBytes});
+    if (cpuBytes > 0)
+      pieces.push_back({homes_[Tier::kCpu].data() + home(item, Tier::kCpu), awayBuffer(item), cpuBytes});
     if (diskBytes > 0) pieces.push_back({diskStaging(item), awayBuffer(item) + cpuBytes, diskBytes});
     transfer_.copy(item.phase(), Link::kGpuToCpu, pieces);
   }

@@ -1,5 +1,6 @@
-// The hidden states between schedule layers ("activations" in the policy): the packed tokens of each GPU batch, at home on three
-// tiers by slot, and the buffers through which those away from the device come and go. Always in the storage type.
+// The hidden states between schedule layers ("activations" in the policy): the packed tokens of each GPU batch, at home
+// on three tiers by slot, and the buffers through which those away from the device come and go. Always in the storage
+// type.
 #pragma once
 
 #include <cstdint>

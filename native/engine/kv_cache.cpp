@@ -180,7 +180,8 @@ void KvCache::store(const Item& item, const BatchStep& step) {
     const int64_t bytes = active.numTokens * rowBytes_;
     // The staging buffer has the rows before, so the pages that the new rows touch are whole.
     const PageWindow pages = PageWindow::around(active.numPast * rowBytes_, bytes);
-    writes.write(disk_, homeOffset(item, active) + pages.offset, pages.bytes, diskStaging(item, active) + pages.offset, bytes);
+    writes.write(disk_, homeOffset(item, active) + pages.offset, pages.bytes, diskStaging(item, active) + pages.offset,
+                 bytes);
   }
   writes.start(item.phase());
   writes.wait();

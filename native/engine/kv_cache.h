@@ -1,5 +1,5 @@
-// The KV cache of a block: rows at home on three tiers, and the staging buffers through which rows that are away from the
-// device come and go (docs/schedule.md, "Where bytes live" and "Buffers").
+// The KV cache of a block: rows at home on three tiers, and the staging buffers through which rows that are away from
+// the device come and go (docs/schedule.md, "Where bytes live" and "Buffers").
 #pragma once
 
 #include <cstdint>
@@ -47,10 +47,10 @@ class KvCache {
 
  private:
   struct Place {
-    int64_t home = 0;              // of layer 0 row 0 in the home of the slot's tier
-    int64_t layerBytes = 0;        // from one layer to the next
-    PerPhase<int64_t> staging{};   // in a device staging buffer
-    int64_t diskStaging = 0;       // in a disk staging buffer
+    int64_t home = 0;             // of layer 0 row 0 in the home of the slot's tier
+    int64_t layerBytes = 0;       // from one layer to the next
+    PerPhase<int64_t> staging{};  // in a device staging buffer
+    int64_t diskStaging = 0;      // in a disk staging buffer
   };
   struct Layout {
     std::vector<Place> places;

@@ -101,13 +101,18 @@ Samples measureTask(int repetitions) {
   });
 }
 
-Samples measureDiskRead(const DiskSetting& setting, int repetitions) { return measureDisk(setting, repetitions, false); }
-Samples measureDiskWrite(const DiskSetting& setting, int repetitions) { return measureDisk(setting, repetitions, true); }
+Samples measureDiskRead(const DiskSetting& setting, int repetitions) {
+  return measureDisk(setting, repetitions, false);
+}
+Samples measureDiskWrite(const DiskSetting& setting, int repetitions) {
+  return measureDisk(setting, repetitions, true);
+}
 
 Samples measureLinkCopy(const LinkSetting& setting, int repetitions) {
   checkAtLeastOne("bytes", setting.bytes);
   Budgets budgets;
-  for (const Tier tier : {Tier::kGpu, Tier::kCpu, Tier::kDisk}) budgets[tier] = std::make_unique<MemoryBudget>(tier, kUnlimited);
+  for (const Tier tier : {Tier::kGpu, Tier::kCpu, Tier::kDisk})
+    budgets[tier] = std::make_unique<MemoryBudget>(tier, kUnlimited);
   ThreadPool pool(1);
   const auto device = makeDevice(setting.device, pool, budgets, setting.bytesPerSecond, setting.bytesPerSecond);
   const TierBuffer onDevice = device->allocate(setting.bytes, "measuring the link");

@@ -15,7 +15,8 @@ struct Assignment {
 };
 
 // Softmax over all experts, then the top k (the lowest index wins a tie), then, if wanted, weights that sum to 1.
-void assignToken(std::span<const float> scores, int32_t token, const ModelShape& shape, std::vector<Assignment>& experts) {
+void assignToken(std::span<const float> scores, int32_t token, const ModelShape& shape,
+                 std::vector<Assignment>& experts) {
   const float highest = *std::max_element(scores.begin(), scores.end());
   std::vector<float> weights(scores.size());
   float sum = 0;
@@ -23,9 +24,8 @@ void assignToken(std::span<const float> scores, int32_t token, const ModelShape&
   std::vector<size_t> order(scores.size());
   std::iota(order.begin(), order.end(), size_t{0});
   const auto chosen = static_cast<size_t>(shape.numActiveExperts);
-  std::partial_sort(order.begin(), order.begin() + shape.numActiveExperts, order.end(), [&](size_t a, size_t b) {
-    return weights[a] != weights[b] ? weights[a] > weights[b] : a < b;
-  });
+  std::partial_sort(order.begin(), order.begin() + shape.numActiveExperts, order.end(),
+                    [&](size_t a, size_t b) { return weights[a] != weights[b] ? weights[a] > weights[b] : a < b; });
   if (shape.normalizeTopK) {
     sum = 0;
     for (size_t n = 0; n < chosen; ++n) sum += weights[order[n]];
@@ -45,20 +45,21 @@ void Forward::runMixture(const LayerView& view, const DecoderLayer& layer, const
   const auto scores = device_.view(workspace_.router, tokens * numExperts, hostScratch_);
   std::vector<Assignment> experts(static_cast<size_t>(numExperts));
   for (int64_t t = 0; t < tokens; ++t)
-    assignToken(scores.subspan(static_cast<size_t>(t * numExperts), static_cast<size_t>(numExperts)), static_cast<int32_t>(t),
-                shape_, experts);
+    assignToken(scores.subspan(static_cast<size_t>(t * numExperts), static_cast<size_t>(numExperts)),
+                static_cast<int32_t>(t), shape_, experts);
 
   const int64_t hiddenBytes = shape_.hiddenSize * static_cast<int64_t>(sizeof(float));
-  auto* const gathered = reinterpret_cast<std::byte*>(workspace_.area);
+  auto* const gathered = reinterpret_cast<std::byte*>(workspace_.expertIn);
   const auto* const rows = reinterpret_cast<const std::byte*>(x);
   for (size_t e = 0; e < experts.size(); ++e) {
     const Assignment& expert = experts[e];
     if (expert.tokens.empty()) continue;
     std::vector<CopyPiece> pieces;
     for (const int32_t token : expert.tokens)
-      pieces.push_back({gathered + static_cast<int64_t>(pieces.size()) * hiddenBytes, rows + token * hiddenBytes, hiddenBytes});
+      pieces.push_back(
+          {gathered + static_cast<int64_t>(pieces.size()) * hiddenBytes, rows + token * hiddenBytes, hiddenBytes});
     device_.copy(pieces);
-    runMlp(view, layer.mlps[e], workspace_.area, static_cast<int64_t>(expert.tokens.size()), workspace_.expertOut);
+    runMlp(view, layer.mlps[e], workspace_.expertIn, static_cast<int64_t>(expert.tokens.size()), workspace_.expertOut);
     device_.addScaledRows(workspace_.expertOut, expert.tokens, expert.weights, shape_.hiddenSize, y);
   }
 }

@@ -22,7 +22,8 @@ std::span<const Sequence> checked(const RunContext& context, std::span<const Seq
     for (const int32_t id : sequence.promptIds)
       if (id < 0 || id >= shape.vocabSize) badSequence(n, "token ids below " + std::to_string(shape.vocabSize), id);
     if (positions && sequence.reservedRows() + shape.positionOffset > positions->rows)
-      badSequence(n, "at most " + std::to_string(positions->rows - shape.positionOffset) + " positions", sequence.reservedRows());
+      badSequence(n, "at most " + std::to_string(positions->rows - shape.positionOffset) + " positions",
+                  sequence.reservedRows());
   }
   return sequences;
 }
@@ -72,18 +73,17 @@ RunResult Run::execute(const StepCallback& onStep) {
 }
 
 void Run::runBlock(const Block& block, const StepCallback& onStep) {
-  const BlockContext context{
-      context_.config,
-      sequences_,
-      forward_,
-      kvCache_,
-      hiddenStates_,
-      weightStream_,
-      trace_,
-      context_.pool,
-      cancellation_,
-      onStep,
-      [this](std::exception_ptr error) { fail(error); }};
+  const BlockContext context{context_.config,
+                             sequences_,
+                             forward_,
+                             kvCache_,
+                             hiddenStates_,
+                             weightStream_,
+                             trace_,
+                             context_.pool,
+                             cancellation_,
+                             onStep,
+                             [this](std::exception_ptr error) { fail(error); }};
   weightStream_.beginBlock(block.index, numVisitsDone_, block.numSteps, numVisitsPlanned_);
   startWeights();
   BlockRun blockRun(block, context, numVisitsDone_, result_.sequences);

@@ -29,8 +29,8 @@ class Run {
   Run(const RunContext& context, std::span<const Sequence> sequences, const Cancellation& cancellation);
   ~Run();
 
-  // Blocks until all is done or cancelled; what is not finished then ends as cancelled. Calls onStep on the calling thread.
-  // Throws the first error of any task.
+  // Blocks until all is done or cancelled; what is not finished then ends as cancelled. Calls onStep on the calling
+  // thread. Throws the first error of any task.
   RunResult execute(const StepCallback& onStep);
 
  private:

@@ -26,7 +26,9 @@ struct Candidate {
 };
 
 // Most likely first; the lowest id among equals.
-bool moreLikely(const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; }
+bool moreLikely(const Candidate& a, const Candidate& b) {
+  return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+}
 
 std::vector<Candidate> candidatesOf(std::span<const float> logits, double temperature) {
   const double highest = *std::max_element(logits.begin(), logits.end());

@@ -37,8 +37,8 @@ int64_t WeightStream::numVisits() const {
   return numVisits_;
 }
 
-// Visits past the running block belong to the first step of the next. (When all sequences of a block end early, the one or
-// two visits loaded ahead of that were counted as decode and serve the next block's prefill.)
+// Visits past the running block belong to the first step of the next. (When all sequences of a block end early, the one
+// or two visits loaded ahead of that were counted as decode and serve the next block's prefill.)
 WeightStream::Where WeightStream::where(int64_t visit) const {
   const std::lock_guard lock(mutex_);
   const bool next = visit >= endVisit_;

@@ -1,6 +1,6 @@
-// The weights that are away from the device, brought there layer by layer into two buffers: one is computed with while the other
-// fills. A visit is one pass of a block's step through one schedule layer; visits are counted over the whole run, because
-// after the last layer the first comes next whether the same block goes on or another begins.
+// The weights that are away from the device, brought there layer by layer into two buffers: one is computed with while
+// the other fills. A visit is one pass of a block's step through one schedule layer; visits are counted over the whole
+// run, because after the last layer the first comes next whether the same block goes on or another begins.
 #pragma once
 
 #include <array>

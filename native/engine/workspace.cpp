@@ -11,7 +11,8 @@ Workspace::Workspace(const EngineConfig& config, int64_t maxTokens, int64_t maxT
   const int64_t attentionArea = shape.numExperts > 0 ? std::max(attention, 2 * shape.hiddenSize) : attention;
   const int64_t perToken = attentionArea + shape.ffnSize * (shape.gatedMlp ? 2 : 1) + shape.numExperts;
   const int64_t embeddingFloats = shape.projectsEmbedding() ? tokens * shape.embeddingSize : 0;
-  const auto tableRowFloats = (maxTableRowBytes + static_cast<int64_t>(sizeof(float)) - 1) / static_cast<int64_t>(sizeof(float));
+  const auto tableRowFloats =
+      (maxTableRowBytes + static_cast<int64_t>(sizeof(float)) - 1) / static_cast<int64_t>(sizeof(float));
   areaFloats = std::max(tokens * perToken + config.gpuBatchSize * shape.vocabSize, tokens * tableRowFloats);
 
   const int64_t floats = 2 * tokens * shape.hiddenSize + embeddingFloats + areaFloats;
@@ -30,6 +31,7 @@ Workspace::Workspace(const EngineConfig& config, int64_t maxTokens, int64_t maxT
   attended = take(tokens * shape.qSize());
   k = take(tokens * shape.kvSize());
   v = take(tokens * shape.kvSize());
+  expertIn = area;
   expertOut = area + tokens * shape.hiddenSize;
   next = area + tokens * attentionArea;
   up = take(tokens * shape.ffnSize);

@@ -17,17 +17,18 @@ struct Workspace {
   float* hidden;     // [T, hiddenSize]
   float* normed;     // [T, hiddenSize]
   float* embedding;  // [T, embeddingSize], when that differs from hiddenSize
-  // Attention                               // Mixture, after attention
-  float* q;                                  // gathered rows of one expert [T, hiddenSize]
+  float* q;          // [T, qSize]
   float* attended;   // [T, qSize]
   float* k;          // [T, kvSize]
   float* v;          // [T, kvSize]
-  float* expertOut;  // [T, hiddenSize], overlaps the second half of the attention area
+  // Mixtures, when attention is done, in the same memory: the rows of one expert's tokens, and what it makes of them.
+  float* expertIn;   // [T, hiddenSize]
+  float* expertOut;  // [T, hiddenSize]
   float* up;         // [T, ffnSize]
   float* gate;       // [T, ffnSize]
   float* router;     // [T, numExperts]
   float* logits;     // [S, vocabSize]
-  // Embed and head use everything from `q` on as one area.
+  // Everything from `q` on, as one area for embed and head.
   float* area;
   int64_t areaFloats;
 };

@@ -6,8 +6,8 @@ namespace flexplan {
 namespace {
 
 [[noreturn]] void missing(const std::string& what, int64_t layer, const std::string& got) {
-  throw Error(ErrorCode::kBadInput, "expected " + what + " in schedule layer " + std::to_string(layer) + ", got " + got +
-                                        "; check that the files belong to the configuration");
+  throw Error(ErrorCode::kBadInput, "expected " + what + " in schedule layer " + std::to_string(layer) + ", got " +
+                                        got + "; check that the files belong to the configuration");
 }
 
 // Looks tensors up in one schedule layer.
@@ -31,7 +31,8 @@ class Resolver {
   }
   Norm norm(const std::string& role, int64_t size, bool rms) const {
     const Norm norm{vector(role, size), rms ? nullptr : vector(role + "Bias", size)};
-    if (!norm.weight || (!rms && !norm.bias)) missing("vectors " + role + (rms ? "" : " and " + role + "Bias"), index_, "none");
+    if (!norm.weight || (!rms && !norm.bias))
+      missing("vectors " + role + (rms ? "" : " and " + role + "Bias"), index_, "none");
     return norm;
   }
   Projection projection(const std::string& role, int64_t rows, int64_t cols) const {
@@ -95,7 +96,8 @@ HeadLayer resolveHead(const ModelShape& shape, const Weights& weights) {
   const Resolver from(weights, shape.headLayer());
   HeadLayer layer{};
   if (shape.finalNorm) layer.norm = from.norm("finalNorm", shape.hiddenSize, shape.rmsNorm);
-  if (shape.projectsEmbedding()) layer.projectOut = from.projection("projectOut", shape.embeddingSize, shape.hiddenSize);
+  if (shape.projectsEmbedding())
+    layer.projectOut = from.projection("projectOut", shape.embeddingSize, shape.hiddenSize);
   layer.head = from.projection("head", shape.vocabSize, shape.embeddingSize);
   return layer;
 }

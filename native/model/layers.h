@@ -23,9 +23,9 @@ struct Mlp {
 };
 
 struct EmbedLayer {
-  const Matrix* tokens;              // [vocabSize, embeddingSize]
-  const LayerWeights* tokensLayer;   // the head's when it is tied
-  const Matrix* positions;           // [positions, hiddenSize]; null: rope
+  const Matrix* tokens;             // [vocabSize, embeddingSize]
+  const LayerWeights* tokensLayer;  // the head's when it is tied
+  const Matrix* positions;          // [positions, hiddenSize]; null: rope
   const LayerWeights* positionsLayer;
   Projection projectIn;
 };

@@ -45,7 +45,8 @@ struct TensorSource {
   int64_t byteOffset;
   DataType dtype;
   int64_t rows, cols;
-  // Rows [0, gpuRows) live on the gpu tier, the next cpuRows on the cpu tier, the rest on disk. Vectors: the device tier.
+  // Rows [0, gpuRows) live on the gpu tier, the next cpuRows on the cpu tier, the rest on disk. Vectors: the device
+  // tier.
   int64_t gpuRows, cpuRows;
 };
 

@@ -24,8 +24,8 @@ bool isQuantizable(const std::string& role) { return !isTable(role) && role != "
 
 [[noreturn]] void badTensor(const TensorSource& source, const std::string& expected, int64_t got) {
   throw Error(ErrorCode::kBadInput, "expected " + expected + " for tensor " + source.role + " of schedule layer " +
-                                        std::to_string(source.layer) + " in " + source.path + ", got " + std::to_string(got) +
-                                        "; check that the files belong to the configuration");
+                                        std::to_string(source.layer) + " in " + source.path + ", got " +
+                                        std::to_string(got) + "; check that the files belong to the configuration");
 }
 
 }  // namespace
@@ -58,7 +58,8 @@ void WeightLoader::plan() {
     const auto [file, isNew] = weights_.files_.try_emplace(source.path);
     if (isNew) file->second = DirectFile::openForReading(source.path);
     const int64_t end = source.byteOffset + source.rows * fileRowBytes(source);
-    if (end > file->second.sizeBytes()) badTensor(source, "a file of at least " + std::to_string(end) + " bytes", file->second.sizeBytes());
+    if (end > file->second.sizeBytes())
+      badTensor(source, "a file of at least " + std::to_string(end) + " bytes", file->second.sizeBytes());
     chunkBytes_ = std::max(chunkBytes_, std::min(kMaxChunkBytes, source.rows * fileRowBytes(source)));
     chunkBytes_ = std::max(chunkBytes_, fileRowBytes(source));
     if (isVector(source)) {
@@ -73,7 +74,8 @@ void WeightLoader::plan() {
 void WeightLoader::planMatrix(const TensorSource& source, const DirectFile& file) {
   if (source.gpuRows < 0 || source.cpuRows < 0 || source.gpuRows + source.cpuRows > source.rows)
     badTensor(source, "at most " + std::to_string(source.rows) + " rows in memory", source.gpuRows + source.cpuRows);
-  if (source.gpuRows > 0 && !device_.hasGpuTier()) badTensor(source, "no rows on the gpu tier of a cpu device", source.gpuRows);
+  if (source.gpuRows > 0 && !device_.hasGpuTier())
+    badTensor(source, "no rows on the gpu tier of a cpu device", source.gpuRows);
   const bool quantize = options_.weightBits == 4 && isQuantizable(source.role);
   Matrix matrix;
   matrix.role = source.role;
@@ -113,8 +115,8 @@ void WeightLoader::layOut(LayerWeights& layer) {
   layer.homes[Tier::kCpu] = TierBuffer::onHost(*budgets_[Tier::kCpu], end[Tier::kCpu], what);
 }
 
-// A weight buffer holds the cpu rows of all streamed matrices, then the disk rows. Without a gpu tier the cpu rows stay at
-// home, and disk rows are read straight into the buffer, in whole pages.
+// A weight buffer holds the cpu rows of all streamed matrices, then the disk rows. Without a gpu tier the cpu rows stay
+// at home, and disk rows are read straight into the buffer, in whole pages.
 void WeightLoader::layOutStream(LayerWeights& layer) {
   const bool gpu = device_.hasGpuTier();
   bool first = true;
@@ -151,7 +153,8 @@ void WeightLoader::takeMemory() {
   for (const Planned& planned : planned_) {
     const Matrix& matrix = planned.layer->matrices[planned.index];
     if (matrix.dtype != planned.source->dtype)
-      packedBytes = std::max(packedBytes, std::min(rowsPerChunk(*planned.source), matrix.rows) * matrix.rowBytes + 2 * kPage);
+      packedBytes =
+          std::max(packedBytes, std::min(rowsPerChunk(*planned.source), matrix.rows) * matrix.rowBytes + 2 * kPage);
   }
   packed_ = TierBuffer::onHost(budget, packedBytes, "loading", kPageBytes);
 }
@@ -161,7 +164,8 @@ int64_t WeightLoader::rowsPerChunk(const TensorSource& source) const {
 }
 
 // Rows [row, row + count) of the file, in the staging buffer.
-const std::byte* WeightLoader::readRows(const TensorSource& source, const DirectFile& file, int64_t row, int64_t count) {
+const std::byte* WeightLoader::readRows(const TensorSource& source, const DirectFile& file, int64_t row,
+                                        int64_t count) {
   const int64_t offset = source.byteOffset + row * fileRowBytes(source);
   IoBatch batch(io_, nullptr);
   batch.read(file, offset, count * fileRowBytes(source), staging_.data());
@@ -222,7 +226,8 @@ void WeightLoader::loadRows(const Planned& planned, Tier tier, int64_t firstRow)
   }
 }
 
-// Direct I/O writes whole pages: what is left over after a chunk waits at the front of the packed rows for the next one.
+// Direct I/O writes whole pages: what is left over after a chunk waits at the front of the packed rows for the next
+// one.
 void WeightLoader::spillRows(const Planned& planned, int64_t firstRow) {
   const TensorSource& source = *planned.source;
   const Matrix& matrix = planned.layer->matrices[planned.index];

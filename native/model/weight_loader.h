@@ -1,4 +1,5 @@
-// Brings weights from their files to their homes, a chunk at a time: the model never has to fit into memory to be loaded.
+// Brings weights from their files to their homes, a chunk at a time: the model never has to fit into memory to be
+// loaded.
 #pragma once
 
 #include <memory>

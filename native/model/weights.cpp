@@ -17,8 +17,8 @@ const VectorView* LayerWeights::findVector(const std::string& role) const {
   return found == vectors.end() ? nullptr : &found->second;
 }
 
-Weights::Weights(const ModelShape& shape, const std::vector<TensorSource>& tensors, const Options& options, Device& device,
-                 PerTier<std::unique_ptr<MemoryBudget>>& budgets, ThreadPool& pool)
+Weights::Weights(const ModelShape& shape, const std::vector<TensorSource>& tensors, const Options& options,
+                 Device& device, PerTier<std::unique_ptr<MemoryBudget>>& budgets, ThreadPool& pool)
     : hasGpuTier_(device.hasGpuTier()), layers_(static_cast<size_t>(shape.numScheduleLayers())) {
   WeightLoader(*this, shape, tensors, options, device, budgets, pool).load();
 }

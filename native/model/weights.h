@@ -1,4 +1,5 @@
-// Where every weight lies: rows at home on three tiers, and the form in which a layer's absent rows are streamed to the device.
+// Where every weight lies: rows at home on three tiers, and the form in which a layer's absent rows are streamed to the
+// device.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,8 @@ struct Matrix {
   // Where the rows of each tier begin: in the layer's home buffer of that tier; disk: in `file`.
   PerTier<int64_t> homeOffset{};
   const DirectFile* file = nullptr;
-  // Streamed rows: where they begin in a weight buffer. Disk rows also: the first page of their window in the staging area.
+  // Streamed rows: where they begin in a weight buffer. Disk rows also: the first page of their window in the staging
+  // area.
   int64_t cpuBufferOffset = 0;
   int64_t diskBufferOffset = 0;
   int64_t stagingOffset = 0;
@@ -73,7 +75,8 @@ class Weights {
   // Bytes placed on each tier, vectors included.
   const PerTier<int64_t>& placedBytes() const { return placedBytes_; }
 
-  // The matrix as the kernels take it. `buffer`: the weight buffer that its layer was streamed to (null if nothing is streamed).
+  // The matrix as the kernels take it. `buffer`: the weight buffer that its layer was streamed to (null if nothing is
+  // streamed).
   cpu::WeightMatrix resolve(const LayerWeights& layer, const Matrix& matrix, const std::byte* buffer) const;
 
  private:

@@ -1,4 +1,7 @@
-// The engine as a whole: results do not depend on placement, tasks keep their order, errors and cancellation end a run cleanly.
+// The engine as a whole: results do not depend on placement, tasks keep their order, errors and cancellation end a run
+// cleanly.
+#include "engine/engine.h"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,7 +10,6 @@
 #include <tuple>
 
 #include "core/error.h"
-#include "engine/engine.h"
 #include "engine/progress.h"
 #include "test/check.h"
 #include "test/tiny_model.h"
@@ -37,12 +39,14 @@ struct Span {
   double start, end;
 };
 
-// What each task may only begin after, looked up in the trace. Events that did nothing are not there and hold nobody up.
+// What each task may only begin after, looked up in the trace. Events that did nothing are not there and hold nobody
+// up.
 class TraceOrder {
  public:
   TraceOrder(const RunResult& result, int64_t numGpuBatches) : numGpuBatches_(numGpuBatches) {
     for (const TraceEvent& event : result.trace)
-      spans_[event.task][{event.block, event.step, event.layer, event.gpuBatch}] = {event.startSeconds, event.endSeconds};
+      spans_[event.task][{event.block, event.step, event.layer, event.gpuBatch}] = {event.startSeconds,
+                                                                                    event.endSeconds};
   }
   int numPairs() const { return numPairs_; }
   int numViolations() const { return numViolations_; }
@@ -88,7 +92,9 @@ void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicie
   Random random(11);
   int numPairs = 0, numOverlapped = 0, numEmulated = 0;
   for (const Family family : {Family::kOpt, Family::kPostNormOpt, Family::kLlama, Family::kMixtral}) {
-    const DataType dtype = family == Family::kOpt ? DataType::kFloat16 : family == Family::kLlama ? DataType::kBFloat16 : DataType::kFloat32;
+    const DataType dtype = family == Family::kOpt     ? DataType::kFloat16
+                           : family == Family::kLlama ? DataType::kBFloat16
+                                                      : DataType::kFloat32;
     const TinyModel model(family, dtype, folder.file("model" + std::to_string(static_cast<int>(family))));
     for (const auto& [weightBits, kvCacheBits] : {std::pair{16, 16}, {4, 16}, {16, 4}}) {
       EngineConfig base = plainConfig(model, folder);
@@ -99,10 +105,12 @@ void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicie
       for (int n = 0; n < numPolicies; ++n) {
         const EngineConfig config = randomConfig(base, random);
         const RunResult result = runOnce(config, sequences);
-        check.that(sameResults(result, expected), "results of policy " + std::to_string(n) + " of family " + std::to_string(static_cast<int>(family)));
+        check.that(sameResults(result, expected),
+                   "results of policy " + std::to_string(n) + " of family " + std::to_string(static_cast<int>(family)));
         TraceOrder order(result, config.numGpuBatches);
         order.check();
-        check.that(order.numViolations() == 0, "order of tasks: " + std::to_string(order.numViolations()) + " violations");
+        check.that(order.numViolations() == 0,
+                   "order of tasks: " + std::to_string(order.numViolations()) + " violations");
         numPairs += order.numPairs();
         numOverlapped += config.overlap;
         numEmulated += config.device == DeviceKind::kEmulated;
@@ -110,7 +118,8 @@ void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicie
     }
   }
   check.that(numPairs > 1000 * numPolicies, "order of tasks: enough pairs, " + std::to_string(numPairs));
-  check.that(numOverlapped > 4 * numPolicies && numEmulated > 4 * numPolicies, "policies: enough with overlap, enough emulated");
+  check.that(numOverlapped > 4 * numPolicies && numEmulated > 4 * numPolicies,
+             "policies: enough with overlap, enough emulated");
 }
 
 // A GPU device, everything on disk: every kind of traffic there is.
@@ -147,11 +156,16 @@ void testErrors(Checks& check, const TemporaryFolder& folder) {
     const RunResult before = engine.run(sequences, kIgnore, never);
     // The file loses its end between loading and running: the head can no longer be read.
     check.that(truncate(path.c_str(), model.tensors.back().byteOffset - 3000) == 0, "errors: file is cut");
-    check.that(errorOf([&] { engine.run(sequences, kIgnore, never); }) == "bad-input", "errors: a truncated file ends the run");
+    check.that(errorOf([&] { engine.run(sequences, kIgnore, never); }) == "bad-input",
+               "errors: a truncated file ends the run");
     check.that(errorOf([&] { engine.run(sequences, kIgnore, never); }) == "bad-input", "errors: and the next one");
-    check.that(errorOf([&] { Engine(everythingOnDisk(model, folder, overlap)).open(); }) == "bad-input", "errors: nor is it loaded");
+    check.that(errorOf([&] { Engine(everythingOnDisk(model, folder, overlap)).open(); }) == "bad-input",
+               "errors: nor is it loaded");
     check.that(!before.sequences.empty(), "errors: the run before was fine");
-    check.that(errorOf([&] { engine.run({}, [](const StepEvent&) { throw Error(ErrorCode::kEngine, "never"); }, never); }).empty(), "errors: an empty run is one");
+    check.that(errorOf([&] {
+                 engine.run({}, [](const StepEvent&) { throw Error(ErrorCode::kEngine, "never"); }, never);
+               }).empty(),
+               "errors: an empty run is one");
   }
   const TinyModel model(Family::kLlama, DataType::kFloat16, folder.file("errors"));
   const auto sequences = someSequences(model.shape, random, 4);
@@ -189,17 +203,28 @@ void testCancel(Checks& check, const TemporaryFolder& folder) {
     const Cancellation never(sequences.size());
     const RunResult all = engine.run(sequences, kIgnore, never);
     Cancellation some(sequences.size()), run(sequences.size()), early(sequences.size());
-    const RunResult one = engine.run(sequences, [&](const StepEvent& event) {
-      if (event.block == 0 && event.step == 3) some.cancelSequence(1);
-      if (event.block == 0 && event.step == 4) some.cancelSequence(5);
-    }, some);
-    check.that(one.sequences[1].finishReason == FinishReason::kCancelled && one.sequences[1].tokenIds.size() == 5, "cancel: one sequence, at its next step");
-    check.that(one.sequences[5].finishReason == FinishReason::kCancelled && one.sequences[5].tokenIds.empty(), "cancel: before its block");
-    check.that(one.sequences[0].tokenIds == all.sequences[0].tokenIds && one.sequences[4].tokenIds == all.sequences[4].tokenIds, "cancel: the others do not notice");
-    const RunResult none = engine.run(sequences, [&](const StepEvent& event) {
-      if (event.step == 2) run.cancel();
-    }, run);
-    check.that(none.sequences[0].tokenIds.size() == 3 && none.sequences[0].finishReason == FinishReason::kCancelled, "cancel: the run keeps what there is");
+    const RunResult one = engine.run(
+        sequences,
+        [&](const StepEvent& event) {
+          if (event.block == 0 && event.step == 3) some.cancelSequence(1);
+          if (event.block == 0 && event.step == 4) some.cancelSequence(5);
+        },
+        some);
+    check.that(one.sequences[1].finishReason == FinishReason::kCancelled && one.sequences[1].tokenIds.size() == 5,
+               "cancel: one sequence, at its next step");
+    check.that(one.sequences[5].finishReason == FinishReason::kCancelled && one.sequences[5].tokenIds.empty(),
+               "cancel: before its block");
+    check.that(one.sequences[0].tokenIds == all.sequences[0].tokenIds &&
+                   one.sequences[4].tokenIds == all.sequences[4].tokenIds,
+               "cancel: the others do not notice");
+    const RunResult none = engine.run(
+        sequences,
+        [&](const StepEvent& event) {
+          if (event.step == 2) run.cancel();
+        },
+        run);
+    check.that(none.sequences[0].tokenIds.size() == 3 && none.sequences[0].finishReason == FinishReason::kCancelled,
+               "cancel: the run keeps what there is");
     check.that(none.sequences[5].tokenIds.empty() && none.numBlocks == 1, "cancel: no block after");
     early.cancel();
     check.that(engine.run(sequences, kIgnore, early).sequences[0].tokenIds.empty(), "cancel: before the run begins");

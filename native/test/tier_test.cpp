@@ -1,4 +1,5 @@
-// The tiers: caps hold, links keep their rate and their bytes, direct I/O reads what is in the file, failures have names.
+// The tiers: caps hold, links keep their rate and their bytes, direct I/O reads what is in the file, failures have
+// names.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -36,7 +37,8 @@ void testBudget(Checks& check) {
   MemoryBudget budget(Tier::kGpu, 1000);
   {
     const auto first = budget.take(600, "first");
-    check.that(errorOf([&] { budget.take(401, "second"); }, {"gpu", "1000", "1001", "second"}) == "out-of-memory", "budget: beyond the cap");
+    check.that(errorOf([&] { budget.take(401, "second"); }, {"gpu", "1000", "1001", "second"}) == "out-of-memory",
+               "budget: beyond the cap");
     const auto rest = budget.take(400, "rest");
     check.that(budget.usedBytes() == 1000, "budget: to the last byte");
   }
@@ -53,7 +55,8 @@ void testBudget(Checks& check) {
   check.that(budget.usedBytes() == 0, "buffer: charge ends with it");
 }
 
-// The link's rate is a cap on what all users together get, whoever sleeps how long; arriving late is the machine's right.
+// The link's rate is a cap on what all users together get, whoever sleeps how long; arriving late is the machine's
+// right.
 void testPacedLink(Checks& check) {
   constexpr double kRate = 200e6;
   constexpr int64_t kBytes = 2'000'003;
@@ -89,7 +92,8 @@ void testWindows(Checks& check) {
       const PageWindow window = PageWindow::around(offset, bytes);
       check.that(window.offset % 4096 == 0 && window.bytes % 4096 == 0, "window: whole pages");
       check.that(window.offset + window.skip == offset && window.skip < 4096, "window: begins in the first page");
-      check.that(window.offset + window.bytes >= offset + bytes && window.offset + window.bytes - 4096 < offset + bytes, "window: ends in the last page");
+      check.that(window.offset + window.bytes >= offset + bytes && window.offset + window.bytes - 4096 < offset + bytes,
+                 "window: ends in the last page");
     }
   }
 }
@@ -115,7 +119,8 @@ void testReads(Checks& check, const TemporaryFolder& folder) {
     for (int n = 0; n < 5; ++n) {
       // The end of the file is part of it; now and then more than one request.
       const int64_t offset = n == 0 ? kSize - 1 - random.below(5000) : random.below(kSize - 1);
-      const int64_t bytes = n == 0 ? kSize - offset : 1 + random.below(std::min<int64_t>(kSize - offset, n == 1 ? 9'000'000 : 30'000));
+      const int64_t bytes =
+          n == 0 ? kSize - offset : 1 + random.below(std::min<int64_t>(kSize - offset, n == 1 ? 9'000'000 : 30'000));
       ranges.emplace_back(offset, bytes);
       windows.emplace_back(static_cast<size_t>(PageWindow::around(offset, bytes).bytes), kPageBytes);
       batch.read(file, offset, bytes, windows.back().data());
@@ -126,7 +131,8 @@ void testReads(Checks& check, const TemporaryFolder& folder) {
     for (size_t n = 0; n < ranges.size(); ++n) {
       const auto [offset, bytes] = ranges[n];
       const std::byte* const got = windows[n].data() + PageWindow::around(offset, bytes).skip;
-      check.that(std::memcmp(got, content.data() + offset, static_cast<size_t>(bytes)) == 0, "file: bytes at " + std::to_string(offset));
+      check.that(std::memcmp(got, content.data() + offset, static_cast<size_t>(bytes)) == 0,
+                 "file: bytes at " + std::to_string(offset));
     }
   }
   check.that(meter.bytes(Phase::kDecode, Link::kDiskToCpu) == useful, "file: useful bytes are counted");
@@ -140,7 +146,8 @@ void testReads(Checks& check, const TemporaryFolder& folder) {
   batch.start(Phase::kDecode);
   batch.wait();
   check.that(true, "file: a batch works again after an error");
-  check.that(errorOf([&] { DirectFile::openForReading(folder.file("none")); }, {"none"}) == "bad-input", "file: missing");
+  check.that(errorOf([&] { DirectFile::openForReading(folder.file("none")); }, {"none"}) == "bad-input",
+             "file: missing");
 }
 
 void testSpill(Checks& check, const TemporaryFolder& folder) {
@@ -164,8 +171,11 @@ void testSpill(Checks& check, const TemporaryFolder& folder) {
   }
   check.that(std::memcmp(in.data(), out.data(), kSize) == 0, "spill: reads what was written");
   check.that(meter.bytes(Phase::kPrefill, Link::kCpuToDisk) == 5, "spill: useful bytes");
-  check.that(errorOf([&] { DirectFile::createSpill(folder.path(), int64_t{1} << 55, "too much"); }, {"too much", std::to_string(int64_t{1} << 55)}) == "no-disk-space", "spill: no space has a name");
-  check.that(errorOf([&] { DirectFile::createSpill(folder.file("none"), 1, "nowhere"); }, {"nowhere"}) == "bad-input", "spill: no folder");
+  check.that(errorOf([&] { DirectFile::createSpill(folder.path(), int64_t{1} << 55, "too much"); },
+                     {"too much", std::to_string(int64_t{1} << 55)}) == "no-disk-space",
+             "spill: no space has a name");
+  check.that(errorOf([&] { DirectFile::createSpill(folder.file("none"), 1, "nowhere"); }, {"nowhere"}) == "bad-input",
+             "spill: no folder");
   // Dropped while its requests wait: nothing is written to memory that is gone.
   for (int n = 0; n < 50; ++n) {
     AlignedBuffer briefly(kSize, kPageBytes);

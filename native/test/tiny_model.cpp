@@ -22,9 +22,13 @@ class WeightFile {
     file_.write("header of 13B", 13);
     offset_ = 13;
   }
-  void matrix(int64_t layer, const std::string& role, int64_t rows, int64_t cols) { add(layer, role, rows, cols, 0.15f, 0); }
+  void matrix(int64_t layer, const std::string& role, int64_t rows, int64_t cols) {
+    add(layer, role, rows, cols, 0.15f, 0);
+  }
   // Norms are near 1, biases near 0.
-  void vector(int64_t layer, const std::string& role, int64_t size, float around) { add(layer, role, size, 1, 0.1f, around); }
+  void vector(int64_t layer, const std::string& role, int64_t size, float around) {
+    add(layer, role, size, 1, 0.1f, around);
+  }
   void norm(int64_t layer, const std::string& role, int64_t size) {
     vector(layer, role, size, 1);
     if (!model_.shape.rmsNorm) vector(layer, role + "Bias", size, 0);
@@ -79,7 +83,8 @@ void setDimensions(ModelShape& shape, Family family, DataType dtype) {
   shape.numActiveExperts = family == Family::kMixtral ? 2 : 0;
   shape.normalizeTopK = true;
   for (int64_t d = 0; !opt && d < shape.headDim / 2; ++d)
-    shape.inverseFrequencies.push_back(std::pow(10000.0f, -2.0f * static_cast<float>(d) / static_cast<float>(shape.headDim)));
+    shape.inverseFrequencies.push_back(
+        std::pow(10000.0f, -2.0f * static_cast<float>(d) / static_cast<float>(shape.headDim)));
 }
 
 void writeMlp(WeightFile& file, const ModelShape& shape, int64_t layer, const std::string& prefix) {
@@ -112,7 +117,8 @@ void writeDecoder(WeightFile& file, const ModelShape& shape, int64_t layer) {
 std::array<double, kNumTiers> randomShares(Random& random, bool hasGpu) {
   const int64_t only = random.below(5);
   if (only < 3 && (hasGpu || only > 0)) return {only == 0 ? 1.0 : 0.0, only == 1 ? 1.0 : 0.0, only == 2 ? 1.0 : 0.0};
-  std::array<double, kNumTiers> shares = {hasGpu ? random.uniform(0, 1) : 0, random.uniform(0, 1), random.uniform(0.01f, 1)};
+  std::array<double, kNumTiers> shares = {hasGpu ? random.uniform(0, 1) : 0, random.uniform(0, 1),
+                                          random.uniform(0.01f, 1)};
   const double sum = shares[0] + shares[1] + shares[2];
   for (double& share : shares) share /= sum;
   return shares;
@@ -197,7 +203,8 @@ std::vector<Sequence> someSequences(const ModelShape& shape, Random& random, int
   for (int n = 0; n < count; ++n) {
     Sequence sequence{{}, random.below(8), n % 3 == 1 ? 0.9 : 0, 0.9, static_cast<uint64_t>(n), {5}, 2, n % 4 == 0};
     const int64_t promptTokens = 1 + random.below(20);
-    for (int64_t t = 0; t < promptTokens; ++t) sequence.promptIds.push_back(static_cast<int32_t>(random.below(shape.vocabSize)));
+    for (int64_t t = 0; t < promptTokens; ++t)
+      sequence.promptIds.push_back(static_cast<int32_t>(random.below(shape.vocabSize)));
     sequences.push_back(std::move(sequence));
   }
   return sequences;

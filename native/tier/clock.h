@@ -6,7 +6,8 @@ namespace flexplan {
 // Seconds of the monotonic clock.
 double nowSeconds();
 
-// Sleeps until the monotonic clock shows `seconds`. `precise` spends the last microseconds awake, to be late by less than one.
+// Sleeps until the monotonic clock shows `seconds`. `precise` spends the last microseconds awake, to be late by less
+// than one.
 void sleepUntil(double seconds, bool precise);
 
 }  // namespace flexplan

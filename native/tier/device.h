@@ -1,4 +1,5 @@
-// What computes: its memory, its links and the operations that the layers of a model need. The engine knows no other device.
+// What computes: its memory, its links and the operations that the layers of a model need. The engine knows no other
+// device.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@ namespace flexplan {
 
 enum class DeviceKind : uint8_t { kCuda, kCpu, kEmulated };
 
-// Operations work on device memory, in the caller's order, and are done when they return; one thread at a time calls them.
-// Shapes and meanings are those of cpu/ops.h. Allocation and link copies may come from any thread.
+// Operations work on device memory, in the caller's order, and are done when they return; one thread at a time calls
+// them. Shapes and meanings are those of cpu/ops.h. Allocation and link copies may come from any thread.
 class Device {
  public:
   virtual ~Device() = default;
@@ -45,15 +46,15 @@ class Device {
                              float* y) = 0;
   virtual void activate(cpu::Activation f, const float* gate, int64_t count, float* x) = 0;
   // positions, inverseFrequencies: host memory
-  virtual void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads, int64_t headDim,
-                    int64_t xStride, float* x) = 0;
+  virtual void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads,
+                    int64_t headDim, int64_t xStride, float* x) = 0;
   virtual void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) = 0;
-  virtual void storeKvRows(DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens, int64_t numKvHeads,
-                           int64_t headDim, std::byte* rows) = 0;
+  virtual void storeKvRows(DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens,
+                           int64_t numKvHeads, int64_t headDim, std::byte* rows) = 0;
 };
 
-// The CPU as device, or (kEmulated) a GPU made of it: memory charged to the gpu budget, links paced. Rates in bytes per second.
-// Throws Error kNoDevice for kCuda.
+// The CPU as device, or (kEmulated) a GPU made of it: memory charged to the gpu budget, links paced. Rates in bytes per
+// second. Throws Error kNoDevice for kCuda.
 std::unique_ptr<Device> makeDevice(DeviceKind kind, ThreadPool& pool, PerTier<std::unique_ptr<MemoryBudget>>& budgets,
                                    double cpuToGpuRate, double gpuToCpuRate);
 

@@ -37,7 +37,8 @@ DirectFile::DirectFile(int descriptor, bool direct, std::string path)
 DirectFile DirectFile::openForReading(const std::string& path) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0)
-    throw Error(ErrorCode::kBadInput, "expected to read " + path + ", got \"" + reason(errno) + "\"; check the model folder");
+    throw Error(ErrorCode::kBadInput,
+                "expected to read " + path + ", got \"" + reason(errno) + "\"; check the model folder");
   return DirectFile(descriptor, makeDirect(descriptor), path);
 }
 
@@ -51,8 +52,8 @@ DirectFile DirectFile::createSpill(const std::string& directory, int64_t bytes, 
   unlink(path.c_str());
   const int failed = bytes > 0 ? posix_fallocate(descriptor, 0, bytes) : 0;
   if (failed == ENOSPC || failed == EFBIG)
-    throw Error(ErrorCode::kNoDiskSpace, "expected " + std::to_string(bytes) + " free bytes for " + what + " in " + directory +
-                                             ", got " + std::to_string(freeBytesOf(directory)) +
+    throw Error(ErrorCode::kNoDiskSpace, "expected " + std::to_string(bytes) + " free bytes for " + what + " in " +
+                                             directory + ", got " + std::to_string(freeBytesOf(directory)) +
                                              "; free space or choose another folder");
   if (failed != 0)
     throw Error(ErrorCode::kEngine, "expected to reserve " + std::to_string(bytes) + " bytes for " + what + " in " +
@@ -83,7 +84,8 @@ void DirectFile::close() {
 int64_t DirectFile::sizeBytes() const {
   struct stat stats;
   if (fstat(descriptor_, &stats) != 0)
-    throw Error(ErrorCode::kBadInput, "expected the size of " + path_ + ", got \"" + reason(errno) + "\"; check the file");
+    throw Error(ErrorCode::kBadInput,
+                "expected the size of " + path_ + ", got \"" + reason(errno) + "\"; check the file");
   return static_cast<int64_t>(stats.st_size);
 }
 
@@ -93,8 +95,9 @@ void DirectFile::read(int64_t offset, int64_t bytes, int64_t requiredBytes, std:
     const ssize_t got = pread(descriptor_, memory + done, static_cast<size_t>(bytes - done), offset + done);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0)
-      throw Error(ErrorCode::kEngine, "expected to read " + std::to_string(bytes) + " bytes at " + std::to_string(offset) +
-                                          " of " + path_ + ", got \"" + reason(errno) + "\"; check the disk");
+      throw Error(ErrorCode::kEngine, "expected to read " + std::to_string(bytes) + " bytes at " +
+                                          std::to_string(offset) + " of " + path_ + ", got \"" + reason(errno) +
+                                          "\"; check the disk");
     // Direct I/O moves whole pages until the end of the file.
     if (got == 0 || done % static_cast<int64_t>(kPageBytes) != 0)
       throw Error(ErrorCode::kBadInput, "expected " + path_ + " to have " + std::to_string(offset + requiredBytes) +
@@ -112,8 +115,8 @@ void DirectFile::write(int64_t offset, int64_t bytes, const std::byte* memory) c
     if (put < 0 && errno == EINTR) continue;
     if (put < 0)
       throw Error(errno == ENOSPC ? ErrorCode::kNoDiskSpace : ErrorCode::kEngine,
-                  "expected to write " + std::to_string(bytes) + " bytes at " + std::to_string(offset) + " of " + path_ +
-                      ", got \"" + reason(errno) + "\"; check the disk");
+                  "expected to write " + std::to_string(bytes) + " bytes at " + std::to_string(offset) + " of " +
+                      path_ + ", got \"" + reason(errno) + "\"; check the disk");
     done += put;
   }
 }

@@ -22,22 +22,24 @@ struct PageWindow {
   }
 };
 
-// An open file. Where the file system refuses direct I/O it is buffered, and what was read is dropped from the page cache.
+// An open file. Where the file system refuses direct I/O it is buffered, and what was read is dropped from the page
+// cache.
 class DirectFile {
  public:
   DirectFile() = default;
   // For reading. Throws Error kBadInput when it cannot be opened.
   static DirectFile openForReading(const std::string& path);
-  // A new file of `bytes` reserved bytes in `directory`, already unlinked: it is gone when it is closed, however that happens.
-  // `what` names its purpose. Throws Error kNoDiskSpace, or kBadInput when the directory cannot be written to.
+  // A new file of `bytes` reserved bytes in `directory`, already unlinked: it is gone when it is closed, however that
+  // happens. `what` names its purpose. Throws Error kNoDiskSpace, or kBadInput when the directory cannot be written to.
   static DirectFile createSpill(const std::string& directory, int64_t bytes, const std::string& what);
 
   DirectFile(DirectFile&& other) noexcept;
   DirectFile& operator=(DirectFile&& other) noexcept;
   ~DirectFile();
 
-  // Transfer whole pages between file and page-aligned memory. A read must yield at least `requiredBytes` of `bytes`, else the
-  // file is shorter than its header says: Error kBadInput. Other failures: Error kEngine (no space: kNoDiskSpace).
+  // Transfer whole pages between file and page-aligned memory. A read must yield at least `requiredBytes` of `bytes`,
+  // else the file is shorter than its header says: Error kBadInput. Other failures: Error kEngine (no space:
+  // kNoDiskSpace).
   void read(int64_t offset, int64_t bytes, int64_t requiredBytes, std::byte* memory) const;
   void write(int64_t offset, int64_t bytes, const std::byte* memory) const;
 

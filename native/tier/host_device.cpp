@@ -61,8 +61,8 @@ class HostDevice final : public Device {
   }
   void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads, int64_t headDim,
             int64_t xStride, float* x) override {
-    cpu::rope(pool_, positions.data(), inverseFrequencies, static_cast<int64_t>(positions.size()), numHeads, headDim, xStride,
-              x);
+    cpu::rope(pool_, positions.data(), inverseFrequencies, static_cast<int64_t>(positions.size()), numHeads, headDim,
+              xStride, x);
   }
   void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) override {
     cpu::attention(pool_, shape, sequences);

@@ -62,7 +62,8 @@ void IoBatch::read(const DirectFile& file, int64_t offset, int64_t bytes, std::b
   usefulBytes_[Link::kDiskToCpu] += usefulBytes;
 }
 
-void IoBatch::write(const DirectFile& file, int64_t offset, int64_t bytes, const std::byte* pages, int64_t usefulBytes) {
+void IoBatch::write(const DirectFile& file, int64_t offset, int64_t bytes, const std::byte* pages,
+                    int64_t usefulBytes) {
   for (int64_t at = 0; at < bytes; at += kMaxRequestBytes) {
     const int64_t size = std::min(kMaxRequestBytes, bytes - at);
     requests_.push_back({&file, offset + at, size, 0, nullptr, pages + at});

@@ -46,8 +46,8 @@ class IoBatch {
   IoBatch(const IoBatch&) = delete;
   IoBatch& operator=(const IoBatch&) = delete;
 
-  // Reads the pages around [offset, offset + bytes) into page-aligned `window` (PageWindow::around(...).bytes of room); the
-  // first useful byte is at window + PageWindow::around(...).skip. File and memory must outlive wait().
+  // Reads the pages around [offset, offset + bytes) into page-aligned `window` (PageWindow::around(...).bytes of room);
+  // the first useful byte is at window + PageWindow::around(...).skip. File and memory must outlive wait().
   void read(const DirectFile& file, int64_t offset, int64_t bytes, std::byte* window) {
     read(file, offset, bytes, window, bytes);
   }

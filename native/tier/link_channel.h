@@ -27,8 +27,8 @@ class LinkChannel {
   virtual void copy(std::span<const CopyPiece> pieces) = 0;
 };
 
-// The link of the emulated device: memcpy, held to a rate. All users share one timeline, on which each chunk reserves its
-// span, so concurrent copies interleave and their sum never exceeds the rate.
+// The link of the emulated device: memcpy, held to a rate. All users share one timeline, on which each chunk reserves
+// its span, so concurrent copies interleave and their sum never exceeds the rate.
 class PacedLink final : public LinkChannel {
  public:
   // bytesPerSecond > 0; infinity copies at full speed. Throws Error kBadInput.

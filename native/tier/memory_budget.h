@@ -63,7 +63,8 @@ class TierBuffer {
   TierBuffer(MemoryBudget::Charge charge, std::shared_ptr<void> owner, std::byte* data)
       : charge_(std::move(charge)), owner_(std::move(owner)), data_(data) {}
   // Host memory, rounded up to the alignment. The budget is asked before the system is; both throw Error kOutOfMemory.
-  static TierBuffer onHost(MemoryBudget& budget, int64_t bytes, const std::string& what, size_t alignment = kCacheLineBytes);
+  static TierBuffer onHost(MemoryBudget& budget, int64_t bytes, const std::string& what,
+                           size_t alignment = kCacheLineBytes);
 
   std::byte* data() const { return data_; }
   int64_t bytes() const { return charge_.bytes(); }

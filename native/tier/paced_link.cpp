@@ -11,23 +11,25 @@ namespace flexplan {
 namespace {
 
 // A chunk is what another user of the link may have to wait for.
-constexpr double kChunkSeconds = 250e-6;
-constexpr int64_t kMinChunkBytes = 16 << 10;
+constexpr double kChunkSeconds = 60e-6;
+constexpr int64_t kMinChunkBytes = 4 << 10;
 constexpr int64_t kMaxChunkBytes = 1 << 20;
 
 int64_t chunkBytesAt(double bytesPerSecond) {
   if (!(bytesPerSecond > 0))
     throw Error(ErrorCode::kBadInput, "expected a link rate above 0 bytes per second, got " +
                                           std::to_string(bytesPerSecond) + "; set the rate of both directions");
-  return static_cast<int64_t>(std::clamp(bytesPerSecond * kChunkSeconds, double{kMinChunkBytes}, double{kMaxChunkBytes}));
+  return static_cast<int64_t>(
+      std::clamp(bytesPerSecond * kChunkSeconds, double{kMinChunkBytes}, double{kMaxChunkBytes}));
 }
 
 }  // namespace
 
-PacedLink::PacedLink(double bytesPerSecond) : bytesPerSecond_(bytesPerSecond), chunkBytes_(chunkBytesAt(bytesPerSecond)) {}
+PacedLink::PacedLink(double bytesPerSecond)
+    : bytesPerSecond_(bytesPerSecond), chunkBytes_(chunkBytesAt(bytesPerSecond)) {}
 
-// When the next `bytes` of a copy that began at `earliest` have crossed. Counting from there, not from now, lets a copy that
-// was woken late catch up.
+// When the next `bytes` of a copy that began at `earliest` have crossed. Counting from there, not from now, lets a copy
+// that was woken late catch up.
 double PacedLink::reserve(int64_t bytes, double earliest) {
   const std::lock_guard lock(mutex_);
   freeAtSeconds_ = std::max(freeAtSeconds_, earliest) + static_cast<double>(bytes) / bytesPerSecond_;

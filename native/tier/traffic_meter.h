@@ -46,7 +46,9 @@ class BusyClock {
 
 class TrafficMeter {
  public:
-  void addBytes(Phase phase, Link link, int64_t bytes) { bytes_[phase][link].fetch_add(bytes, std::memory_order_relaxed); }
+  void addBytes(Phase phase, Link link, int64_t bytes) {
+    bytes_[phase][link].fetch_add(bytes, std::memory_order_relaxed);
+  }
   int64_t bytes(Phase phase, Link link) const { return bytes_[phase][link].load(std::memory_order_relaxed); }
   BusyClock& busy(Phase phase, Link link) { return busy_[phase][link]; }
   double seconds(Phase phase, Link link) const { return busy_[phase][link].seconds(); }
