@@ -85,11 +85,20 @@ function homeBytes(setting: Setting, { blocks }: Job, tier: Tier): Affine {
   const rounded = tier === 'disk' ? inPages : (bytes: number) => bytes;
   const kvCache: Amount = (length) =>
     model.numLayers * rounded(reservedTokens(length) * kvRowBytes(model, shape.kvCacheBits));
-  const activations: Amount = ({ promptTokens }) => rounded(promptTokens * hiddenBytes(model));
   return sum(
     weightHomeBytes(setting, tier),
     portionTerm(shares.kvCache.largestBatch(blocks, KV_HOMES[tier], kvCache)),
-    portionTerm(shares.activations.largestBatch(blocks, [tier], activations)),
+    activationBytes(setting, blocks, tier, tier === 'disk' ? shape.numGpuBatches : 0),
+  );
+}
+
+/** The most hidden states on a tier of a batch (block) of the set, in so many buffers that are rounded up to pages. */
+function activationBytes({ model, shares }: Setting, set: BlockSet, tier: Tier, pagedBuffers: number): Affine {
+  const hidden: Amount = ({ promptTokens }) => promptTokens * hiddenBytes(model);
+  const { amount: numSlots, share } = shares.activations.largestBatch(set, [tier], () => 1);
+  return sum(
+    portionTerm(shares.activations.largestBatch(set, [tier], hidden)),
+    scale(PAGE_BYTES * Math.min(pagedBuffers, numSlots), share),
   );
 }
 
@@ -190,9 +199,8 @@ function activationBuffers({ model, shares }: Setting, { batches }: Job): Affine
   return portionTerm(shares.activations.largestBatch(batches, ['cpu', 'disk'], hidden), STAGING_BUFFERS);
 }
 
-function diskActivationStaging({ model, shares }: Setting, { batches }: Job): Affine {
-  const hidden: Amount = ({ promptTokens }) => inPages(promptTokens * hiddenBytes(model));
-  return portionTerm(shares.activations.largestBatch(batches, ['disk'], hidden), STAGING_BUFFERS);
+function diskActivationStaging(setting: Setting, { batches }: Job): Affine {
+  return scale(STAGING_BUFFERS, activationBytes(setting, batches, 'disk', 1));
 }
 
 /** Intermediates of the largest launch: fp32 on CPUs, the storage type on a GPU's matrix units; logits are fp32. */
