@@ -94,10 +94,17 @@ export function coarseShapes(workload: Workload, options: OptimizeOptions): Batc
   return bitWidths(options).flatMap((bits) => gridShapes(workload, options, bits, COARSE));
 }
 
-/** More batch shapes for these bit widths. */
-export function fineShapes(workload: Workload, options: OptimizeOptions, bits: Bits): BatchShape[] {
-  const { weightBits, kvCacheBits } = bits;
-  return gridShapes(workload, options, { weightBits, kvCacheBits }, FINE);
+/** How far, as a factor, the finer grid looks around the best shape of the coarse one. */
+const FINE_REACH = { gpuBatchSize: 4, numGpuBatches: 8 } as const;
+
+/** More batch shapes with the same bit widths. */
+export function fineShapes(workload: Workload, options: OptimizeOptions, around: BatchShape): BatchShape[] {
+  const { weightBits, kvCacheBits } = around;
+  const isNear = (shape: BatchShape, dimension: keyof typeof FINE_REACH): boolean =>
+    Math.max(shape[dimension] / around[dimension], around[dimension] / shape[dimension]) <= FINE_REACH[dimension];
+  return gridShapes(workload, options, { weightBits, kvCacheBits }, FINE).filter(
+    (shape) => isNear(shape, 'gpuBatchSize') && isNear(shape, 'numGpuBatches'),
+  );
 }
 
 /** At most so many values are tried between two neighbours of the coarse grid, in each direction. */

@@ -111,7 +111,8 @@ describe('a plan', () => {
     let raised = 0;
     await fc.assert(
       fc.asyncProperty(anyCase, fc.double({ min: 0.2, max: 1.5, noNaN: true }), async (job, part) => {
-        const { numSequences: _, ...endless } = job.workload;
+        const { promptTokens, genTokens } = job.workload;
+        const endless = { promptTokens, genTokens };
         const free = await plan({ ...job, workload: endless });
         if (free.status === 'infeasible') return;
         const maxLatencySeconds = part * free.plan.estimate.totalSeconds;

@@ -182,7 +182,7 @@ describe('the GLPK wrapper', () => {
           : {
               ...glpk,
               solve: () => {
-                throw new WebAssembly.RuntimeError('Aborted()');
+                throw new Error('Aborted()');
               },
             };
       },

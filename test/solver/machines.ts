@@ -94,7 +94,7 @@ export const anyMachine = (model: ModelConfig): fc.Arbitrary<HardwareProfile> =>
   const capacity = (low: number, high: number) => logarithmic(low, high).map((part) => Math.round(part * modelBytes));
   return fc
     .record({
-      device: fc.constantFrom('cuda', 'cuda', 'emulated', 'cpu') as fc.Arbitrary<HardwareProfile['device']>,
+      device: fc.constantFrom('cuda', 'cuda', 'emulated', 'cpu'),
       gpuBytes: capacity(-0.5, 0.7),
       cpuBytes: capacity(-0.5, 1),
       diskBytes: fc.oneof(fc.constant(0), capacity(-0.5, 2)),

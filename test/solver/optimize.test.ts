@@ -61,8 +61,7 @@ describe('a plan for a small machine', () => {
     const { search: first, ...rest } = small;
     const { search: second, ...again } = await smallPlan();
     expect(again).toEqual(rest);
-    const { seconds: _a, solvingSeconds: _b, ...counts } = first;
-    expect(second).toMatchObject(counts);
+    expect({ ...second, seconds: 0, solvingSeconds: 0 }).toEqual({ ...first, seconds: 0, solvingSeconds: 0 });
   });
 
   it('keeps to a fixed batch shape and fixed bit widths', async () => {
