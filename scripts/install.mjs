@@ -51,6 +51,6 @@ if (!existsSync(join(root, 'build', 'Release', 'flexplan.node')))
   say('building the native engine (about a minute) ...');
 if (!isConfigured()) {
   const generator = runs('ninja') ? ['-G', 'Ninja'] : [];
-  run(['-S', source, '-B', build, '--fresh', ...generator, '-DCMAKE_BUILD_TYPE=Release', '-DFLEXPLAN_TESTS=OFF']);
+  run(['-S', source, '-B', build, '--fresh', ...generator, '-DCMAKE_BUILD_TYPE=Release']);
 }
-run(['--build', build, '--parallel', String(availableParallelism())]);
+run(['--build', build, '--target', 'flexplan_addon', '--parallel', String(availableParallelism())]);
