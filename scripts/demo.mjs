@@ -13,8 +13,8 @@ const out = 'demo-out';
 
 // A GPU that holds a part of the model behind a slow link, and less RAM than the rest needs: all three tiers are used.
 const gpuMemory = '12MiB';
-const linkBandwidth = '50MB/s';
-const cpuMemory = '16MiB';
+const linkBandwidth = '100MB/s';
+const cpuMemory = '24MiB';
 const shownCompletions = 4;
 
 const began = performance.now();
