@@ -47,7 +47,7 @@ export function makeSegment(
     stageSeconds,
     trafficBytes: perLink((link) => movementBytes(run, link)),
     boundSeconds: overlap
-      ? overlapBounds(hardware, run, stageSeconds, handOvers)
+      ? overlapBounds(hardware, run, stageSeconds, handOvers, work.computes === 'embed')
       : [sum(serialSeconds(stageSeconds), handOvers)],
   };
 }
@@ -63,13 +63,15 @@ interface Run {
  * - the compute thread: device and CPU attention take turns, with the copies of q and output between them;
  * - any link;
  * - one GPU batch's way through the layer: its hidden states come, it computes, they go (binding with few batches);
- * - any other task's thread: it waits for the disk before it copies on, and copies before it writes to disk.
+ * - any other task's thread: it waits for the disk before it copies on, and copies before it writes to disk. (Weights are
+ *   read from disk one layer ahead, but for the first layer of a step: before it there is nothing to load.)
  */
 function overlapBounds(
   hardware: HardwareProfile,
   run: Run,
   stageSeconds: Readonly<Record<StageName, Affine>>,
   handOvers: Affine,
+  isFirst: boolean,
 ): Affine[] {
   const secondsOf = (counts: (movement: Movement) => boolean) => movementSeconds(hardware, run, counts);
   const copies = secondsOf(({ task }) => task === 'compute');
@@ -81,6 +83,7 @@ function overlapBounds(
     ...LINKS.map((link) => stageSeconds[link]),
     secondsOf(({ task, home }) => task === 'loadKvCache' && home === 'disk'),
     secondsOf(({ task, home }) => task === 'loadActivations' && home === 'disk'),
+    ...(isFirst ? [secondsOf(({ task, home }) => task === 'loadWeights' && home === 'disk')] : []),
     secondsOf(({ task }) => task === 'storeKvCache'),
     secondsOf(({ task }) => task === 'storeActivations'),
   ];
