@@ -1,7 +1,7 @@
 /** An estimate, and the policy that it is of, as a person reads them. */
 import type { Estimate } from '../cost-model/estimate-types.js';
 import type { Policy, Placement, TensorClass } from '../policy/policy.js';
-import { LINKS, TIERS, type Phase, type Tier } from '../tiers.js';
+import { LINKS, TIERS, type Device, type Phase, type Tier } from '../tiers.js';
 import { formatBytes, formatSeconds } from '../units.js';
 import { attentionWords, batchWords, bitsWords, decimal, percent, STAGE_WORDS, table, TIER_WORDS } from './format.js';
 
@@ -80,6 +80,11 @@ export function memoryTable(
 
 export function throughputLine(estimate: Estimate): string {
   return `${decimal(estimate.genTokensPerSecond)} generated tokens/s: ${formatSeconds(estimate.totalSeconds)} in all`;
+}
+
+/** Every output says when the GPU is an emulated one. */
+export function machineName({ name, device }: { readonly name: string; readonly device: Device }): string {
+  return device === 'emulated' ? `${name} (emulated GPU)` : name;
 }
 
 /** The tiers that this machine has. */

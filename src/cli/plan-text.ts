@@ -3,7 +3,15 @@ import type { ExplanationSection } from '../solver/explain.js';
 import type { ParetoPoint } from '../solver/pareto.js';
 import type { Alternative, Plan, Resource, Sensitivity } from '../solver/plan.js';
 import { formatSeconds } from '../units.js';
-import { memoryTable, phaseTable, placementTable, policyTable, throughputLine, tiersOf } from './estimate-text.js';
+import {
+  machineName,
+  memoryTable,
+  phaseTable,
+  placementTable,
+  policyTable,
+  throughputLine,
+  tiersOf,
+} from './estimate-text.js';
 import { bitsShort, decimal, heading, paragraphs, signedPercent, STAGE_WORDS, table, TIER_WORDS } from './format.js';
 
 const MOST_SENSITIVITIES = 3;
@@ -87,7 +95,7 @@ export function planText(plan: Plan): string {
   const tiers = tiersOf(hardware.capacityBytes);
   const base = estimate.genTokensPerSecond;
   return paragraphs(
-    heading(`${model.name} on ${hardware.name}: ${throughputLine(estimate)}`),
+    heading(`${model.name} on ${machineName(hardware)}: ${throughputLine(estimate)}`),
     jobLine(plan),
     policyTable(policy),
     placementTable(realised.placement, tiers, realised.bytes),

@@ -17,7 +17,7 @@ export async function writeReport(runs: readonly ReportedRun[], folder: string):
     }
   writeFileAtomic(
     page,
-    reportPage(runs, () => renderChart),
+    reportPage(runs, () => (table, theme) => renderChart(table, theme, '')),
   );
   return [page, ...charts];
 }

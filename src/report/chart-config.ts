@@ -125,7 +125,7 @@ function dataset(label: string, bars: readonly Bar[], backgroundColor: string): 
   };
 }
 
-/** Horizontal bars, one band per row of the table: predicted above measured. */
+/** Horizontal bars, one band per row of the table: predicted above measured. An empty heading is left out. */
 export function chartConfig(table: ComparisonTable, theme: Theme, heading = table.title): ChartConfiguration<'bar'> {
   const { text, grid, ...colors } = PALETTES[theme];
   const { axis, predicted, measured } = draw(table);
@@ -143,7 +143,13 @@ export function chartConfig(table: ComparisonTable, theme: Theme, heading = tabl
       devicePixelRatio: PIXEL_RATIO,
       layout: { padding: { left: 12, right: LABEL_ROOM, top: 10, bottom: 10 } },
       plugins: {
-        title: { display: true, text: heading, color: text, align: 'start', font: { size: 15, weight: 'bold' } },
+        title: {
+          display: heading !== '',
+          text: heading,
+          color: text,
+          align: 'start',
+          font: { size: 15, weight: 'bold' },
+        },
         legend: { position: 'top', align: 'start', labels: { color: text, boxWidth: 14, boxHeight: 10 } },
       },
       scales: {

@@ -43,7 +43,7 @@ export const estimateCommand = defineCommand({
       },
       text: () =>
         paragraphs(
-          heading(`${model.name} on ${hardware.name}: ${text.throughputLine(result)}`),
+          heading(`${model.name} on ${text.machineName(hardware)}: ${text.throughputLine(result)}`),
           text.policyTable(policy),
           text.placementTable(policy.placement, tiers),
           text.phaseTable(result),
