@@ -1,7 +1,7 @@
 /** What the cost model says of one batch shape, still open in the placement: the terms of the estimate and of the LP alike. */
 import type { Policy } from '../policy/policy.js';
 import type { Link, Phase, StageName, Tier } from '../tiers.js';
-import { scale, sum, type Affine } from './affine.js';
+import { sum, type Affine } from './affine.js';
 
 /** All of a policy but its placement. */
 export type BatchShape = Pick<
@@ -37,9 +37,4 @@ export interface CostTerms {
 /** Stages that nothing overlaps: one after the other. */
 export function serialSeconds(stageSeconds: Readonly<Record<StageName, Affine>>): Affine {
   return sum(...Object.values(stageSeconds));
-}
-
-/** Sum over the segments of a phase of count x term. */
-export function phaseTotal(segments: readonly Segment[], phase: Phase, term: (segment: Segment) => Affine): Affine {
-  return sum(...segments.filter((s) => s.phase === phase).map((s) => scale(s.count, term(s))));
 }

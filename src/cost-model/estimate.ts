@@ -48,7 +48,7 @@ export function segmentSeconds({ boundSeconds }: Segment, point: PlacementPoint)
   return boundSeconds.reduce((most, bound) => Math.max(most, evaluate(bound, point)), 0);
 }
 
-export function evaluateTerms(terms: CostTerms, point: PlacementPoint): Estimate {
+function evaluateTerms(terms: CostTerms, point: PlacementPoint): Estimate {
   const prefill = phaseEstimate(terms, 'prefill', point);
   const decode = phaseEstimate(terms, 'decode', point);
   const totalSeconds = prefill.seconds + decode.seconds;

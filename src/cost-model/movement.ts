@@ -5,7 +5,7 @@ import type { Affine } from './affine.js';
 import type { BatchShape } from './cost-terms.js';
 import type { Shares } from './shares.js';
 
-export type Task = 'loadWeights' | 'loadKvCache' | 'loadActivations' | 'compute' | 'storeKvCache' | 'storeActivations';
+type Task = 'loadWeights' | 'loadKvCache' | 'loadActivations' | 'compute' | 'storeKvCache' | 'storeActivations';
 
 /** Useful bytes (no page padding) and transfers that one task sends over one link. */
 export interface Movement {

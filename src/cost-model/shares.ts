@@ -21,7 +21,7 @@ export interface Portion {
   readonly share: Affine;
 }
 
-export interface SlotShares<Home> {
+interface SlotShares<Home> {
   /** Of an amount summed over all sequences of the set, the part of those at these homes. */
   total(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
   /** GPU batches x steps in which a sequence at these homes is live. */
@@ -30,7 +30,7 @@ export interface SlotShares<Home> {
   largestBatch(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
 }
 
-export interface WeightShares {
+interface WeightShares {
   /** Bytes on the tier of the layer's tensors that `counts` picks. */
   bytes(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
   /** How many of them have rows there. */

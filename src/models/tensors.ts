@@ -6,7 +6,7 @@ export type LayerKind = 'embed' | 'decoder' | 'head';
 export const LAYER_KINDS: readonly LayerKind[] = ['embed', 'decoder', 'head'];
 
 /** `matrix`: multiplied, so streamed to the device. `table`: read by row, wherever the row lies. `vector`: stays on the device tier in fp32. */
-export type TensorKind = 'matrix' | 'table' | 'vector';
+type TensorKind = 'matrix' | 'table' | 'vector';
 
 /** Shape `[rows, cols]` as in the file (`[out, in]`); vectors: `[length, 1]`. */
 export interface TensorSpec {
@@ -22,8 +22,8 @@ export type WeightBits = 16 | 4;
 
 /** A group: fp16 scale, fp16 minimum, 64 nibbles. */
 export const VALUES_PER_QUANT_GROUP = 64;
-export const BYTES_PER_QUANT_GROUP = 36;
-export const BYTES_PER_VECTOR_ELEMENT = 4;
+const BYTES_PER_QUANT_GROUP = 36;
+const BYTES_PER_VECTOR_ELEMENT = 4;
 
 const matrix = (role: string, rows: number, cols: number): TensorSpec => ({
   role,

@@ -35,7 +35,7 @@ export interface TensorPlacement {
 }
 
 /** All decoder layers are cut alike, so three patterns describe the model. */
-export interface WeightPlacement {
+interface WeightPlacement {
   readonly embed: readonly TensorPlacement[];
   readonly decoder: readonly TensorPlacement[];
   readonly head: readonly TensorPlacement[];
