@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import Table from 'cli-table3';
 import { format, resolveConfig } from 'prettier';
 import { calibrate, comparedRow, quantityAt } from '../dist/cost-model/calibration.js';
-import { readPublishedRows } from '../dist/cost-model/observations.js';
+import { readPublishedRows } from '../dist/cost-model/published-rows.js';
 import { checkHardwareProfile } from '../dist/hardware/check-profile.js';
 
 const profiles = new URL('../hardware-profiles/', import.meta.url);

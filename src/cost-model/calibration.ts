@@ -5,7 +5,16 @@
 import { FlexplanError } from '../errors.js';
 import type { HardwareProfile, Quantity } from '../hardware/hardware-profile.js';
 import { minimiseSquares, type Matrix } from './least-squares.js';
-import { logError, predictObservation, type FreeConstant, type Observation } from './observations.js';
+import { logError, predictObservation, type Observation } from './observations.js';
+
+/** A constant of a profile that the fit may change: the path of a quantity, its physical limits, how far it may be off. */
+export interface FreeConstant {
+  readonly path: string;
+  readonly least: number;
+  readonly most: number;
+  /** Standard deviation of ln(constant) that is thought possible before any observation. */
+  readonly doubt: number;
+}
 
 export interface CalibrationOptions {
   /** Scatter of ln(predicted / observed) to be expected of a right profile: weighs the runs against the starting values. */

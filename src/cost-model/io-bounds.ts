@@ -1,15 +1,16 @@
 /**
  * Weight I/O of the block schedules and the least that any schedule needs: FlexGen's appendix A.2 made exact.
  *
- * The model. A row is a sequence; its columns c = 1..C, C = genTokens x numLayers, are one decoder layer for one token each,
- * computed in order. The device holds the weights of one layer; a *load* brings another layer's, and the rows whose next
- * column is of that layer may then advance by one. A row with c columns done keeps F(c) bytes of KV cache and hidden states;
- * F(0) = F(C) = 0, and all rows together fit into a capacity. With more than one layer a row advances once per load.
+ * The model. A sequence (a row of the paper's grid) has columns c = 1..C, C = genTokens x numLayers: one decoder layer for one
+ * token each, computed in order. The device holds the weights of one layer; a *load* brings another layer's, and the sequences
+ * whose next column is of that layer may then advance by one. With c columns done a sequence keeps F(c) bytes of KV cache and
+ * hidden states; F(0) = F(C) = 0, and all sequences together fit into a capacity. With more than one layer a sequence advances
+ * once per load.
  *
- * Lower bound. Just before layer j is loaded, every row that will advance holds its F(c - 1), all at once, so these sum to
- * at most the capacity M. Over all loads of layer j each row contributes each of its genTokens columns of that layer once:
- * loads of layer j >= sum over rows of S_j / M, where S_j sums F(c - 1) over the row's columns c of layer j. And one row alone
- * needs genTokens loads of it.
+ * Lower bound. Just before layer j is loaded, every sequence that will advance holds its F(c - 1), all at once, so these sum to
+ * at most the capacity M. Over all loads of layer j each sequence contributes each of its genTokens columns of that layer once:
+ * loads of layer j >= sum over sequences of S_j / M, where S_j sums F(c - 1) over the sequence's columns c of layer j. And one
+ * sequence alone needs genTokens loads of it.
  */
 import { FlexplanError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
@@ -19,15 +20,15 @@ import {
   LAYER_KINDS,
   layerCount,
   layerTensors,
-  rowBytes as rowBytesOf,
+  rowBytes,
   type LayerKind,
 } from '../models/tensors.js';
 import { blockSize, type Policy } from '../policy/policy.js';
 import { TIERS, type Tier } from '../tiers.js';
 import type { Workload } from '../workload/workload.js';
 
-/** One kind of row. Bytes are those of one token in one layer; hiddenTokenBytes 0 leaves hidden states out. */
-export interface RowShape {
+/** One kind of sequence. Bytes are those of one token in one layer; hiddenTokenBytes 0 leaves hidden states out. */
+export interface SequenceShape {
   readonly numLayers: number;
   readonly promptTokens: number;
   readonly genTokens: number;
@@ -35,23 +36,23 @@ export interface RowShape {
   readonly hiddenTokenBytes: number;
 }
 
-export interface RowGroup {
-  readonly shape: RowShape;
+export interface SequenceGroup {
+  readonly shape: SequenceShape;
   readonly count: number;
 }
 
-/** Layer loads of the whole job, and the most bytes that its rows keep at one time. */
+/** Layer loads of the whole job, and the most bytes that its sequences keep at one time. */
 export interface ScheduleIo {
   readonly weightLoads: number;
   readonly peakBytes: number;
 }
 
-function numColumns({ numLayers, genTokens }: RowShape): number {
+function numColumns({ numLayers, genTokens }: SequenceShape): number {
   return numLayers * genTokens;
 }
 
 /** F(c): prefill keeps promptTokens tokens per finished layer, decode one more per column; and the next column's input. */
-export function rowBytes(shape: RowShape, columnsDone: number): number {
+export function sequenceBytes(shape: SequenceShape, columnsDone: number): number {
   if (columnsDone <= 0 || columnsDone >= numColumns(shape)) return 0;
   const { numLayers, promptTokens, kvTokenBytes, hiddenTokenBytes } = shape;
   const inPrefill = columnsDone < numLayers;
@@ -59,13 +60,13 @@ export function rowBytes(shape: RowShape, columnsDone: number): number {
   return kvTokenBytes * kvTokens + hiddenTokenBytes * (inPrefill ? promptTokens : 1);
 }
 
-/** P: the most that one row keeps: at the end of prefill or before the last column, for F grows within each phase. */
-export function peakRowBytes(shape: RowShape): number {
-  return Math.max(rowBytes(shape, shape.numLayers - 1), rowBytes(shape, numColumns(shape) - 1));
+/** P: the most that one sequence keeps: at the end of prefill or before the last column, for F grows within each phase. */
+export function peakSequenceBytes(shape: SequenceShape): number {
+  return Math.max(sequenceBytes(shape, shape.numLayers - 1), sequenceBytes(shape, numColumns(shape) - 1));
 }
 
-/** S_j, layers counted from 1: F before each of the row's columns of one layer, summed over its tokens. */
-function layerBytesSum(shape: RowShape, layer: number): number {
+/** S_j, layers counted from 1: F before each of the sequence's columns of one layer, summed over its tokens. */
+function layerBytesSum(shape: SequenceShape, layer: number): number {
   const { numLayers, promptTokens, genTokens, kvTokenBytes, hiddenTokenBytes } = shape;
   const steps = genTokens - 1;
   const kvTokens =
@@ -73,18 +74,18 @@ function layerBytesSum(shape: RowShape, layer: number): number {
   return kvTokenBytes * kvTokens + hiddenTokenBytes * ((layer > 1 ? promptTokens : 0) + steps);
 }
 
-/** A: F averaged over c = 0..C-1, what a row keeps on average while it advances. */
-export function meanRowBytes(shape: RowShape): number {
+/** A: F averaged over c = 0..C-1, what a sequence keeps on average while it advances. */
+export function meanSequenceBytes(shape: SequenceShape): number {
   let total = 0;
   for (let layer = 1; layer <= shape.numLayers; layer++) total += layerBytesSum(shape, layer);
   return total / numColumns(shape);
 }
 
-/** The least layer loads of any schedule, whatever its order, in a capacity of so many bytes for rows. */
-export function leastWeightLoads(groups: readonly RowGroup[], capacityBytes: number): number {
+/** The least layer loads of any schedule, whatever its order, in a capacity of so many bytes for sequences. */
+export function leastWeightLoads(groups: readonly SequenceGroup[], capacityBytes: number): number {
   const { numLayers } = groups[0]!.shape;
   if (numLayers < 2) return 1;
-  const leastPerLayer = Math.max(...groups.map(({ shape }) => shape.genTokens));
+  const leastPerLayer = groups.reduce((most, { shape }) => Math.max(most, shape.genTokens), 0);
   let loads = 0;
   for (let layer = 1; layer <= numLayers; layer++) {
     const bytes = groups.reduce((sum, { shape, count }) => sum + count * layerBytesSum(shape, layer), 0);
@@ -93,53 +94,53 @@ export function leastWeightLoads(groups: readonly RowGroup[], capacityBytes: num
   return loads;
 }
 
-/** The same per row in the limit of endlessly many rows: C A / M. */
-export function leastWeightLoadsPerRow(shape: RowShape, capacityBytes: number): number {
-  return (numColumns(shape) * meanRowBytes(shape)) / capacityBytes;
+/** The same per sequence in the limit of endlessly many: C A / M. */
+export function leastWeightLoadsPerSequence(shape: SequenceShape, capacityBytes: number): number {
+  return (numColumns(shape) * meanSequenceBytes(shape)) / capacityBytes;
 }
 
 /**
- * Batches of `batchRows` rows, each run to its end. Row-by-row systems take the GPU's batch; the zig-zag block schedule
+ * Batches of `batchSize` sequences, each run to its end. Row-by-row systems take the GPU's batch; the zig-zag block schedule
  * takes a whole block and shares each load among its GPU batches.
  */
-export function rowByRow({ shape, count }: RowGroup, batchRows: number): ScheduleIo {
+export function rowByRow({ shape, count }: SequenceGroup, batchSize: number): ScheduleIo {
   return {
-    weightLoads: numColumns(shape) * Math.ceil(count / batchRows),
-    peakBytes: Math.min(count, batchRows) * peakRowBytes(shape),
+    weightLoads: numColumns(shape) * Math.ceil(count / batchSize),
+    peakBytes: Math.min(count, batchSize) * peakSequenceBytes(shape),
   };
 }
 
-/** The largest zig-zag block that fits. Throws `infeasible` when not even one row does. */
-export function largestBlock(shape: RowShape, capacityBytes: number): number {
-  const rows = Math.floor(capacityBytes / peakRowBytes(shape));
-  if (rows >= 1) return rows;
+/** The largest zig-zag block that fits. Throws `infeasible` when not even one sequence does. */
+export function largestBlock(shape: SequenceShape, capacityBytes: number): number {
+  const sequences = Math.floor(capacityBytes / peakSequenceBytes(shape));
+  if (sequences >= 1) return sequences;
   throw new FlexplanError(
     'infeasible',
-    `expected room for one sequence (${peakRowBytes(shape)} bytes), got ${capacityBytes} bytes; add memory or shorten it`,
+    `expected room for one sequence (${peakSequenceBytes(shape)} bytes), got ${capacityBytes} bytes; add memory or shorten it`,
   );
 }
 
 /**
- * The diagonal block schedule: groups of `groupRows` rows, a new one every `stride` tokens, all that are under way advance
+ * The diagonal block schedule: groups of `groupSize` sequences, a new one every `stride` tokens, all that are under way advance
  * on each load, oldest first. stride = genTokens is the zig-zag schedule.
  */
-export function diagonal(group: RowGroup, groupRows: number, stride: number): ScheduleIo {
+export function diagonal(group: SequenceGroup, groupSize: number, stride: number): ScheduleIo {
   const { numLayers, genTokens } = group.shape;
-  const numGroups = Math.ceil(group.count / groupRows);
+  const numGroups = Math.ceil(group.count / groupSize);
   const tokenSteps = (numGroups - 1) * stride + genTokens;
   // Once the first group has ended, the ages under way repeat with the stride; at the end they only thin out.
   const distinctSteps = Math.min(tokenSteps, genTokens + 2 * stride);
   let peakBytes = 0;
   for (let step = 0; step < distinctSteps; step++)
-    peakBytes = Math.max(peakBytes, diagonalStepBytes(group, groupRows, stride, step));
+    peakBytes = Math.max(peakBytes, diagonalStepBytes(group, groupSize, stride, step));
   return { weightLoads: numLayers * tokenSteps, peakBytes };
 }
 
 /**
- * Most bytes during one token step. F grows with every column but where a row ends prefill (its hidden states shrink to one
- * token) or ends: so the most is before the last layer, or in it with the newest group still to go, or after it.
+ * Most bytes during one token step. F grows with every column but where a sequence ends prefill (its hidden states shrink to
+ * one token) or ends: so the most is before the last layer, or in it with the newest group still to go, or after it.
  */
-function diagonalStepBytes({ shape, count }: RowGroup, groupRows: number, stride: number, step: number): number {
+function diagonalStepBytes({ shape, count }: SequenceGroup, groupSize: number, stride: number, step: number): number {
   const { numLayers, genTokens } = shape;
   let beforeLast = 0;
   let newestToGo = 0;
@@ -147,11 +148,11 @@ function diagonalStepBytes({ shape, count }: RowGroup, groupRows: number, stride
   for (let g = Math.floor(step / stride); g >= 0; g--) {
     const tokensDone = step - g * stride;
     if (tokensDone >= genTokens) break;
-    const rows = Math.min(groupRows, count - g * groupRows);
-    if (rows <= 0) continue;
+    const sequences = Math.min(groupSize, count - g * groupSize);
+    if (sequences <= 0) continue;
     const done = tokensDone * numLayers;
-    const before = rows * rowBytes(shape, done + numLayers - 1);
-    const after = rows * rowBytes(shape, done + numLayers);
+    const before = sequences * sequenceBytes(shape, done + numLayers - 1);
+    const after = sequences * sequenceBytes(shape, done + numLayers);
     beforeLast += before;
     newestToGo += tokensDone === 0 ? before : after;
     afterLast += after;
@@ -161,24 +162,24 @@ function diagonalStepBytes({ shape, count }: RowGroup, groupRows: number, stride
 
 /**
  * How many times the least possible weight loads the zig-zag schedule with its largest block may need: (P / A) rho, where
- * rho is what is lost because blocks are whole rows and the last one may be short. For KV cache alone P / A <= 2: F is
+ * rho is what is lost because blocks are whole sequences and the last one may be short. For KV cache alone P / A <= 2: F is
  * concave from 0, so F(c) + F(C-1-c) >= F(C-1). Hence FlexGen's "within 2x" where blocks fit exactly (rho = 1).
  */
-export function zigZagFactor({ shape, count }: RowGroup, capacityBytes: number): number {
-  const peak = peakRowBytes(shape);
+export function zigZagFactor({ shape, count }: SequenceGroup, capacityBytes: number): number {
+  const peak = peakSequenceBytes(shape);
   const block = largestBlock(shape, capacityBytes);
   const shortBlockLoss = (Math.ceil(count / block) * block) / count;
   const roundingLoss = capacityBytes / (block * peak);
-  return (peak / meanRowBytes(shape)) * shortBlockLoss * roundingLoss;
+  return (peak / meanSequenceBytes(shape)) * shortBlockLoss * roundingLoss;
 }
 
-/** KV tokens that one row loads and stores in one layer over its whole generation, the same in every schedule of this model. */
-export function kvIoTokens({ promptTokens, genTokens }: RowShape): number {
+/** KV tokens that one sequence loads and stores in one layer over its whole generation, the same in every schedule of this model. */
+export function kvIoTokens({ promptTokens, genTokens }: SequenceShape): number {
   return promptTokens * genTokens + (genTokens * (genTokens - 1)) / 2;
 }
 
-/** Tokens of hidden states that one row loads and stores over all layers. */
-export function hiddenIoTokens({ numLayers, promptTokens, genTokens }: RowShape): number {
+/** Tokens of hidden states that one sequence loads and stores over all layers. */
+export function hiddenIoTokens({ numLayers, promptTokens, genTokens }: SequenceShape): number {
   return 2 * numLayers * (promptTokens + genTokens - 1);
 }
 
@@ -207,7 +208,7 @@ export function weightIoAgainstLowerBound(
       `expected room for the weights, got ${-capacityBytes} bytes too little on all tiers together; add memory`,
     );
   const block = blockSize(policy);
-  const shapeOf = ({ promptTokens, genTokens }: { promptTokens: number; genTokens: number }): RowShape => ({
+  const shapeOf = ({ promptTokens, genTokens }: { promptTokens: number; genTokens: number }): SequenceShape => ({
     numLayers: model.numLayers,
     promptTokens,
     genTokens,
@@ -226,14 +227,14 @@ export function weightIoAgainstLowerBound(
   }
   const shape = shapeOf(workload);
   if (workload.numSequences === undefined)
-    return compared(numColumns(shape), block * leastWeightLoadsPerRow(shape, capacityBytes));
+    return compared(numColumns(shape), block * leastWeightLoadsPerSequence(shape, capacityBytes));
   const group = { shape, count: workload.numSequences };
   return compared(rowByRow(group, block).weightLoads, leastWeightLoads([group], capacityBytes));
 }
 
 function weightBytes(model: ModelConfig, weightBits: 16 | 4): number {
   const ofLayer = (kind: LayerKind) =>
-    layerTensors(model, kind).reduce((sum, tensor) => sum + tensor.rows * rowBytesOf(model, tensor, weightBits), 0);
+    layerTensors(model, kind).reduce((sum, tensor) => sum + tensor.rows * rowBytes(model, tensor, weightBits), 0);
   return LAYER_KINDS.reduce((sum, kind) => sum + layerCount(model, kind) * ofLayer(kind), 0);
 }
 

@@ -1,17 +1,19 @@
 /** Runs that somebody measured, as the cost model can be asked about them: to fit a profile's constants, or to check them. */
-import { FlexplanError } from '../errors.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
-import { findModel } from '../models/registry.js';
-import { policyFromPercent } from '../policy/check-policy.js';
-import { blockSize, QUANT_GROUP_SIZE, type Policy } from '../policy/policy.js';
-import { documentCheck } from '../schema.js';
+import { blockSize, type Policy } from '../policy/policy.js';
 import type { Workload } from '../workload/workload.js';
 import { estimate } from './estimate.js';
 
 /** Throughputs are of one block: genTokens (decode: genTokens - 1) tokens a sequence over all (decode) seconds. */
-type ObservedQuantity =
-  'genTokensPerSecond' | 'decodeTokensPerSecond' | 'prefillSeconds' | 'decodeSeconds' | 'totalSeconds';
+export const OBSERVED_QUANTITIES = [
+  'genTokensPerSecond',
+  'decodeTokensPerSecond',
+  'prefillSeconds',
+  'decodeSeconds',
+  'totalSeconds',
+] as const;
+export type ObservedQuantity = (typeof OBSERVED_QUANTITIES)[number];
 
 export interface Observation {
   readonly name: string;
@@ -29,16 +31,12 @@ export interface Observation {
 
 /** What the cost model says the observer would have seen. */
 export function predictObservation(hardware: HardwareProfile, observation: Observation): number {
-  const { model, workload, policy, decodeStepsTimed, quantity } = observation;
-  const decodeSteps = workload.genTokens - 1;
-  const stepsTimed = Math.min(decodeStepsTimed ?? decodeSteps, decodeSteps);
-  const timed = estimate(model, hardware, { ...workload, genTokens: stepsTimed + 1 }, policy);
-  const { prefillSeconds } = timed;
-  const decodeSeconds = stepsTimed === 0 ? 0 : (timed.decodeSeconds / stepsTimed) * decodeSteps;
-  const sequences = workload.numSequences ?? blockSize(policy);
+  const { workload, policy, quantity } = observation;
+  const { prefillSeconds, decodeSeconds, genTokens } = predictedRun(hardware, observation);
+  const sequences = workload.sequences?.length ?? workload.numSequences ?? blockSize(policy);
   const answers: Record<ObservedQuantity, number> = {
-    genTokensPerSecond: (sequences * workload.genTokens) / (prefillSeconds + decodeSeconds),
-    decodeTokensPerSecond: (sequences * decodeSteps) / decodeSeconds,
+    genTokensPerSecond: genTokens / (prefillSeconds + decodeSeconds),
+    decodeTokensPerSecond: (genTokens - sequences) / decodeSeconds,
     prefillSeconds,
     decodeSeconds,
     totalSeconds: prefillSeconds + decodeSeconds,
@@ -46,155 +44,29 @@ export function predictObservation(hardware: HardwareProfile, observation: Obser
   return answers[quantity];
 }
 
+function predictedRun(hardware: HardwareProfile, { model, workload, policy, decodeStepsTimed }: Observation) {
+  const decodeSteps = workload.genTokens - 1;
+  if (decodeStepsTimed === undefined || decodeStepsTimed >= decodeSteps) {
+    const { prefillSeconds, decodeSeconds, genTokensPerSecond, totalSeconds } = estimate(
+      model,
+      hardware,
+      workload,
+      policy,
+    );
+    return { prefillSeconds, decodeSeconds, genTokens: genTokensPerSecond * totalSeconds };
+  }
+  const { promptTokens, genTokens, numSequences = blockSize(policy) } = workload;
+  const stopped = { promptTokens, genTokens: decodeStepsTimed + 1, numSequences };
+  const { prefillSeconds, decodeSeconds } = estimate(model, hardware, stopped, policy);
+  return {
+    prefillSeconds,
+    decodeSeconds: (decodeSeconds / decodeStepsTimed) * decodeSteps,
+    genTokens: numSequences * genTokens,
+  };
+}
+
 /** ln(predicted / observed), observed being the nearest value that would have been given with the same digits. */
 export function logError(predicted: number, { value, resolution }: Pick<Observation, 'value' | 'resolution'>): number {
   const nearest = Math.min(Math.max(predicted, value - resolution / 2), value + resolution / 2);
   return Math.log(predicted / nearest);
-}
-
-/** A constant of a profile that the fit may change: the path of a quantity, its physical limits, how far it may be off. */
-export interface FreeConstant {
-  readonly path: string;
-  readonly least: number;
-  readonly most: number;
-  /** Standard deviation of ln(constant) that is thought possible before any observation. */
-  readonly doubt: number;
-}
-
-/** One published row, as data. `percent` is what was really placed; `asked`, where it differs, what the policy said. */
-interface PublishedRow {
-  readonly name: string;
-  readonly source: string;
-  readonly use: 'fit' | 'holdOut';
-  readonly model: string;
-  readonly promptTokens: number;
-  readonly genTokens: number;
-  readonly gpuBatchSize: number;
-  readonly numGpuBatches: number;
-  readonly percent: readonly number[];
-  readonly asked?: readonly number[];
-  readonly weightBits?: 16 | 4;
-  readonly kvCacheBits?: 16 | 4;
-  readonly cpuAttention: boolean;
-  readonly overlap?: boolean;
-  readonly decodeStepsTimed?: number;
-  readonly quantity: ObservedQuantity;
-  readonly value: number;
-}
-
-interface PublishedDocument {
-  readonly schemaVersion: 1;
-  readonly description: string;
-  readonly resolution: number;
-  readonly free: readonly FreeConstant[];
-  readonly rows: readonly PublishedRow[];
-}
-
-export interface PublishedObservations {
-  readonly free: readonly FreeConstant[];
-  readonly fit: readonly Observation[];
-  readonly holdOut: readonly Observation[];
-}
-
-const text = { type: 'string', minLength: 1 };
-const positive = { type: 'number', exclusiveMinimum: 0 };
-const count = { type: 'integer', minimum: 1 };
-const bits = { enum: [16, 4] };
-const percents = { type: 'array', items: { type: 'number', minimum: 0, maximum: 100 }, minItems: 6, maxItems: 6 };
-const QUANTITIES: readonly ObservedQuantity[] = [
-  'genTokensPerSecond',
-  'decodeTokensPerSecond',
-  'prefillSeconds',
-  'decodeSeconds',
-  'totalSeconds',
-];
-
-const rowProperties = {
-  name: text,
-  source: text,
-  use: { enum: ['fit', 'holdOut'] },
-  model: text,
-  promptTokens: count,
-  genTokens: count,
-  gpuBatchSize: count,
-  numGpuBatches: count,
-  percent: percents,
-  asked: percents,
-  weightBits: bits,
-  kvCacheBits: bits,
-  cpuAttention: { type: 'boolean' },
-  overlap: { type: 'boolean' },
-  decodeStepsTimed: count,
-  quantity: { enum: QUANTITIES },
-  value: positive,
-};
-const OPTIONAL_IN_ROW = ['asked', 'weightBits', 'kvCacheBits', 'overlap', 'decodeStepsTimed'];
-
-const checkDocument = documentCheck<PublishedDocument>(
-  {
-    type: 'object',
-    properties: {
-      schemaVersion: { const: 1 },
-      description: text,
-      resolution: { type: 'number', minimum: 0 },
-      free: {
-        type: 'array',
-        items: {
-          type: 'object',
-          properties: { path: text, least: positive, most: positive, doubt: positive },
-          required: ['path', 'least', 'most', 'doubt'],
-          additionalProperties: false,
-        },
-      },
-      rows: {
-        type: 'array',
-        items: {
-          type: 'object',
-          properties: rowProperties,
-          required: Object.keys(rowProperties).filter((key) => !OPTIONAL_IN_ROW.includes(key)),
-          additionalProperties: false,
-        },
-      },
-    },
-    required: ['schemaVersion', 'description', 'resolution', 'free', 'rows'],
-    additionalProperties: false,
-  },
-  'published rows',
-  'correct the document',
-);
-
-/** The rows of a document such as `hardware-profiles/calibration/t4-published.json`. Throws `bad-input`. */
-export function readPublishedRows(document: unknown): PublishedObservations {
-  const { free, rows, resolution } = checkDocument(document);
-  const names = rows.map(({ name }) => name);
-  const repeated = names.find((name, row) => names.indexOf(name) !== row);
-  if (repeated !== undefined)
-    throw new FlexplanError('bad-input', `expected rows with names of their own, got "${repeated}" twice; rename one`);
-  const used = (use: PublishedRow['use']) =>
-    rows.filter((row) => row.use === use).map((row) => observationOf(row, resolution));
-  return { free, fit: used('fit'), holdOut: used('holdOut') };
-}
-
-function observationOf(row: PublishedRow, resolution: number): Observation {
-  const attendedByCpu = row.cpuAttention ? 1 : 0;
-  const policy = policyFromPercent(row.percent, {
-    gpuBatchSize: row.gpuBatchSize,
-    numGpuBatches: row.numGpuBatches,
-    weightBits: row.weightBits ?? 16,
-    kvCacheBits: row.kvCacheBits ?? 16,
-    quantGroupSize: QUANT_GROUP_SIZE,
-    cpuAttentionFraction: attendedByCpu,
-    diskKvCpuAttentionFraction: attendedByCpu,
-    overlap: row.overlap ?? true,
-  });
-  return {
-    name: row.name,
-    model: findModel(row.model),
-    workload: { promptTokens: row.promptTokens, genTokens: row.genTokens },
-    policy,
-    ...(row.decodeStepsTimed === undefined ? {} : { decodeStepsTimed: row.decodeStepsTimed }),
-    quantity: row.quantity,
-    value: row.value,
-    resolution,
-  };
 }

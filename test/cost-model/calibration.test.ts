@@ -1,13 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { calibrate, comparedRow, quantityAt, type Calibration } from '../../src/cost-model/calibration.js';
 import {
-  logError,
-  predictObservation,
-  readPublishedRows,
+  calibrate,
+  comparedRow,
+  quantityAt,
+  type Calibration,
   type FreeConstant,
-  type Observation,
-} from '../../src/cost-model/observations.js';
+} from '../../src/cost-model/calibration.js';
+import { logError, predictObservation, type Observation } from '../../src/cost-model/observations.js';
+import { readPublishedRows } from '../../src/cost-model/published-rows.js';
 import { checkHardwareProfile } from '../../src/hardware/check-profile.js';
 import type { HardwareProfile } from '../../src/hardware/hardware-profile.js';
 
@@ -193,6 +194,19 @@ describe('observations', () => {
       predictObservation(t4, { ...whole!, decodeStepsTimed, quantity: 'decodeSeconds' });
     expect(decodeSeconds(1)).toBeLessThan(decodeSeconds(31));
     expect(decodeSeconds(1)).toBeGreaterThan(0.9 * decodeSeconds(31));
+  });
+
+  it('count the tokens of sequences of different lengths', () => {
+    const [run] = published.fit;
+    const sequences = [
+      { promptTokens: 512, genTokens: 32 },
+      { promptTokens: 100, genTokens: 8 },
+    ];
+    const mixed = { ...run!, workload: { promptTokens: 512, genTokens: 32, sequences } };
+    const ask = (quantity: Observation['quantity']) => predictObservation(t4, { ...mixed, quantity });
+    expect(ask('genTokensPerSecond') * ask('totalSeconds')).toBeCloseTo(40, 6);
+    expect(ask('decodeTokensPerSecond') * ask('decodeSeconds')).toBeCloseTo(38, 6);
+    expect(ask('totalSeconds')).toBeCloseTo(ask('prefillSeconds') + ask('decodeSeconds'), 9);
   });
 
   it.each([

@@ -4,13 +4,13 @@ import * as bounds from '../../src/cost-model/io-bounds.js';
 import { FlexplanError } from '../../src/errors.js';
 import { findModel } from '../../src/models/registry.js';
 import type { Policy } from '../../src/policy/policy.js';
-import { countedRowBytes, fewestLoads, Host, runDiagonal, runRowByRow, type Job } from './io-model.js';
+import { countedSequenceBytes, fewestLoads, Host, runDiagonal, runRowByRow, type Job } from './io-model.js';
 
 type Formulas = Pick<
   typeof bounds,
-  | 'rowBytes'
-  | 'peakRowBytes'
-  | 'meanRowBytes'
+  | 'sequenceBytes'
+  | 'peakSequenceBytes'
+  | 'meanSequenceBytes'
   | 'rowByRow'
   | 'diagonal'
   | 'leastWeightLoads'
@@ -46,10 +46,10 @@ function agreesWithSimulation(formulas: Formulas): void {
   fc.assert(
     fc.property(scenario, ({ job, count, groupRows, stride }) => {
       const columns = job.numLayers * job.genTokens;
-      const counted = Array.from({ length: columns }, (_, done) => countedRowBytes(job, done));
-      expect(counted.map((_, done) => formulas.rowBytes(job, done))).toEqual(counted);
-      expect(formulas.peakRowBytes(job)).toBe(Math.max(...counted));
-      expect(formulas.meanRowBytes(job) * columns).toBeCloseTo(
+      const counted = Array.from({ length: columns }, (_, done) => countedSequenceBytes(job, done));
+      expect(counted.map((_, done) => formulas.sequenceBytes(job, done))).toEqual(counted);
+      expect(formulas.peakSequenceBytes(job)).toBe(Math.max(...counted));
+      expect(formulas.meanSequenceBytes(job) * columns).toBeCloseTo(
         counted.reduce((a, b) => a + b),
         6,
       );
@@ -95,7 +95,7 @@ function boundsTheOptimum(formulas: Formulas): OptimumCounts {
   for (const [numLayers, genTokens, promptTokens] of SMALL_JOBS) {
     for (const hiddenTokenBytes of [0, 1]) {
       const shape = { ...kvOnly(numLayers, genTokens, promptTokens), kvTokenBytes: 2, hiddenTokenBytes };
-      const peak = Math.max(...Array.from({ length: numLayers * genTokens }, (_, c) => countedRowBytes(shape, c)));
+      const peak = Math.max(...Array.from({ length: numLayers * genTokens }, (_, c) => countedSequenceBytes(shape, c)));
       for (let capacity = peak; capacity <= 2.5 * peak; capacity += 2) {
         for (const count of [1, 2, 3, 4]) {
           checkInstance(formulas, { shape, count }, capacity, peak, counts);
@@ -108,7 +108,7 @@ function boundsTheOptimum(formulas: Formulas): OptimumCounts {
 
 function checkInstance(
   formulas: Formulas,
-  group: bounds.RowGroup,
+  group: bounds.SequenceGroup,
   capacity: number,
   peak: number,
   counts: OptimumCounts,
@@ -150,7 +150,7 @@ describe('the I/O formulas', () => {
     let finished = 0;
     fc.assert(
       fc.property(jobs, fc.integer({ min: 2, max: 10 }), fc.infiniteStream(fc.nat()), (job, count, randoms) => {
-        const capacity = 2 * bounds.peakRowBytes(job);
+        const capacity = 2 * bounds.peakSequenceBytes(job);
         const host = new Host(job, count, capacity);
         runAtRandom(host, () => randoms.next().value as number);
         expect(host.loads).toBeGreaterThanOrEqual(bounds.leastWeightLoads([{ shape: job, count }], capacity));
@@ -171,9 +171,9 @@ describe('the I/O formulas', () => {
     ];
     for (const { promptTokens, genTokens, gap, gain } of gaps) {
       const shape = kvOnly(96, genTokens, promptTokens);
-      expect(bounds.peakRowBytes(shape) / bounds.meanRowBytes(shape)).toBeCloseTo(gap, 4);
+      expect(bounds.peakSequenceBytes(shape) / bounds.meanSequenceBytes(shape)).toBeCloseTo(gap, 4);
       const staggered = bounds.diagonal({ shape, count: 4 * genTokens }, 1, 1);
-      expect((genTokens * bounds.peakRowBytes(shape)) / staggered.peakBytes).toBeCloseTo(gain, 4);
+      expect((genTokens * bounds.peakSequenceBytes(shape)) / staggered.peakBytes).toBeCloseTo(gain, 4);
     }
   });
 
@@ -181,7 +181,7 @@ describe('the I/O formulas', () => {
     const excess = [2, 8, 32, 128].map((genTokens) => {
       const shape = kvOnly(96, genTokens, 512);
       const { peakBytes } = bounds.diagonal({ shape, count: 4 * genTokens }, 1, 1);
-      return shape.numLayers / bounds.leastWeightLoadsPerRow(shape, peakBytes);
+      return shape.numLayers / bounds.leastWeightLoadsPerSequence(shape, peakBytes);
     });
     expect(excess.map((x) => Number(x.toFixed(4)))).toEqual([1.3314, 1.0665, 1.0162, 1.0043]);
   });
@@ -218,7 +218,7 @@ describe('wrong formulas', () => {
       diagonal: (...args) => ({ ...bounds.diagonal(...args), weightLoads: bounds.diagonal(...args).weightLoads + 1 }),
     },
     'a peak that counts the last token too': {
-      peakRowBytes: (shape) => bounds.peakRowBytes({ ...shape, genTokens: shape.genTokens + 1 }),
+      peakSequenceBytes: (shape) => bounds.peakSequenceBytes({ ...shape, genTokens: shape.genTokens + 1 }),
     },
     'KV traffic that forgets the newest token': {
       kvIoTokens: (shape) => bounds.kvIoTokens(shape) - shape.genTokens,
@@ -231,8 +231,8 @@ describe('wrong formulas', () => {
     },
     "a factor that is the paper's 2 whatever the rounding, halved": { zigZagFactor: () => 1 },
     'a footprint that keeps hidden states of the whole prompt during decode': {
-      rowBytes: (shape, done) =>
-        bounds.rowBytes(shape, done) +
+      sequenceBytes: (shape, done) =>
+        bounds.sequenceBytes(shape, done) +
         (done >= shape.numLayers ? shape.hiddenTokenBytes * (shape.promptTokens - 1) : 0),
     },
   };
@@ -260,12 +260,12 @@ describe('weightIoAgainstLowerBound', () => {
   const matrices = 96 * 12 * 12288 ** 2 + (50272 + 2050) * 12288;
   const vectors = 96 * 13 * 12288 + 2 * 12288;
   const weightBytes = 2 * matrices + 4 * vectors;
-  const exactFit = { gpu: 15e9, cpu: 200e9, disk: weightBytes + 256 * bounds.peakRowBytes(shape) - 215e9 };
+  const exactFit = { gpu: 15e9, cpu: 200e9, disk: weightBytes + 256 * bounds.peakSequenceBytes(shape) - 215e9 };
 
   it('is the printed gap when the block fills the capacity', () => {
     const { ratio, weightLoads } = bounds.weightIoAgainstLowerBound(model, policy, workload, exactFit);
     expect(weightLoads).toBe(96 * 32);
-    expect(ratio).toBeCloseTo(bounds.peakRowBytes(shape) / bounds.meanRowBytes(shape), 9);
+    expect(ratio).toBeCloseTo(bounds.peakSequenceBytes(shape) / bounds.meanSequenceBytes(shape), 9);
   });
 
   it('never reports better than the bound, and counts the short last block', () => {
@@ -298,9 +298,9 @@ describe('weightIoAgainstLowerBound', () => {
 /** Advances rows in a random order that never runs into a corner: there is always room to end the one furthest on. */
 function runAtRandom(host: Host, random: () => number): void {
   const { job, done } = host;
-  const peak = bounds.peakRowBytes(job);
+  const peak = bounds.peakSequenceBytes(job);
   const canStillEnd = (trial: readonly number[]) => {
-    const bytes = trial.map((columns) => countedRowBytes(job, columns));
+    const bytes = trial.map((columns) => countedSequenceBytes(job, columns));
     const furthest = trial.reduce(
       (best, columns, row) => (columns < host.columns && columns > trial[best]! ? row : best),
       trial.findIndex((columns) => columns < host.columns),

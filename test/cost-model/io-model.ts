@@ -9,7 +9,7 @@ export interface Job {
 }
 
 /** Bytes kept after so many columns, counted token by token and layer by layer. */
-export function countedRowBytes(job: Job, columnsDone: number): number {
+export function countedSequenceBytes(job: Job, columnsDone: number): number {
   const columns = job.numLayers * job.genTokens;
   if (columnsDone === 0 || columnsDone === columns) return 0;
   let kvTokens = 0;
@@ -62,7 +62,7 @@ export class Host {
     this.kvTokensMoved += pastTokens + newTokens;
     this.hiddenTokensMoved += 2 * newTokens;
     this.done[row] = before + 1;
-    this.usedBytes += countedRowBytes(this.job, before + 1) - countedRowBytes(this.job, before);
+    this.usedBytes += countedSequenceBytes(this.job, before + 1) - countedSequenceBytes(this.job, before);
     this.peakBytes = Math.max(this.peakBytes, this.usedBytes);
     if (this.usedBytes > this.capacityBytes) throw new Error('capacity exceeded');
   }
@@ -105,7 +105,7 @@ function* choices(counts: readonly number[], position = 0): Generator<number[]> 
  */
 export function fewestLoads(job: Job, numRows: number, capacityBytes: number): number | undefined {
   const columns = job.numLayers * job.genTokens;
-  const bytes = Array.from({ length: columns + 1 }, (_, done) => countedRowBytes(job, done));
+  const bytes = Array.from({ length: columns + 1 }, (_, done) => countedSequenceBytes(job, done));
   const start = [numRows, ...new Array<number>(columns).fill(0)];
   let frontier = [start];
   const seen = new Set([start.join()]);
