@@ -1,20 +1,10 @@
-/** The engine as an object: what it refuses, how it ends, and that its process never outlives anyone. */
+/** The engine as an object: its states, how it ends, and that its process never outlives anyone. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
 import { expect, test } from 'vitest';
-import { Engine, type Sequence } from '../../src/engine/engine.js';
-import { generate } from '../../src/engine/generate.js';
+import { Engine } from '../../src/engine/engine.js';
 import { openModelFolder } from '../../src/engine/model-folder.js';
-import { loadTokenizer } from '../../src/engine/tokenizer.js';
-import { FlexplanError } from '../../src/errors.js';
-import { TIERS } from '../../src/tiers.js';
-import { MIB } from '../../src/units.js';
-import { temporaryFolder } from './temporary-folder.js';
-import { describeNative, engineOptions, fixtureFolder, greedy, KJV, ROOT, runOnce, systemInfo } from './native.js';
-import { everythingInMemory } from '../../src/engine/default-policy.js';
-
-const { cudaDevices } = await systemInfo();
+import { describeNative, engineOptions, failureOf, fixtureFolder, greedy, KJV, ROOT, runOnce } from './native.js';
 
 const SHORT = [greedy([2, 5, 7], 4), greedy([2, 9], 4)];
 /** Far longer than any test waits. */
@@ -28,15 +18,6 @@ async function busyEngine(): Promise<{ engine: Engine; running: Promise<unknown>
     running = engine.run(LONG, { onStep: () => started() });
   });
   return { engine, running };
-}
-
-async function failureOf(promise: Promise<unknown>): Promise<FlexplanError> {
-  const outcome = await promise.then(
-    () => undefined,
-    (error: unknown) => error,
-  );
-  if (!(outcome instanceof FlexplanError)) throw new Error('expected a FlexplanError', { cause: outcome });
-  return outcome;
 }
 
 function isAlive(pid: number): boolean {
@@ -211,164 +192,5 @@ describeNative('death', () => {
     expect(isAlive(pid)).toBe(true);
     parent.kill('SIGKILL');
     expect(await gone(pid)).toBe(true);
-  });
-});
-
-describeNative('refusals', () => {
-  const open = async (changes: object) =>
-    failureOf(Engine.open(engineOptions(await fixtureFolder('opt-tiny-fp32'), SHORT, changes)));
-
-  test('a cap that is too small names the tier', async () => {
-    const error = await open({ capacityBytes: { cpu: 100_000 } });
-    expect(error.code).toBe('out-of-memory');
-    expect(error.message).toMatch(/cpu/);
-    expect(error.message).not.toContain('\n');
-  });
-
-  test('the cap of an emulated GPU', async () => {
-    const policy = everythingInMemory('emulated', 2);
-    const link = { linkBytesPerSecond: { cpuToGpu: 1e9, gpuToCpu: 1e9 } };
-    const error = await open({ policy, device: 'emulated', capacityBytes: { gpu: 50_000 }, ...link });
-    expect(error.code).toBe('out-of-memory');
-    expect(error.message).toMatch(/gpu/);
-    expect((await open({ policy, device: 'emulated' })).code).toBe('usage');
-  });
-
-  test.skipIf(cudaDevices.length > 0)('no CUDA device here', async () => {
-    expect((await open({ policy: everythingInMemory('cuda', 2), device: 'cuda' })).code).toBe('no-device');
-  });
-
-  test('a policy for a GPU on a machine without, a spill folder that is not there', async () => {
-    expect((await open({ policy: everythingInMemory('cuda', 2) })).code).toBe('bad-input');
-    expect((await open({ spillDirectory: '/nowhere' })).message).toMatch(/\/nowhere/);
-  });
-
-  test.each<[string, Partial<Sequence>, RegExp]>([
-    ['no tokens', { promptIds: new Int32Array(0) }, /at least one token/],
-    ['an unknown token', { promptIds: Int32Array.of(512) }, /0 to 511, got 512/],
-    ['too long', { promptIds: new Int32Array(120), maxTokens: 10 }, /128 positions/],
-    ['maxTokens', { maxTokens: -1 }, /maxTokens/],
-    ['temperature', { temperature: Number.NaN }, /temperature/],
-    ['topP', { topP: 0 }, /top_p/],
-  ])('a sequence with %s', async (_, changes, message) => {
-    const engine = await Engine.open(engineOptions(await fixtureFolder('opt-tiny-fp32'), SHORT));
-    const error = await failureOf(engine.run([SHORT[0]!, { ...SHORT[1]!, ...changes }]));
-    await engine.close();
-    expect(error.code).toBe('bad-input');
-    expect(error.message).toMatch(/^sequence 1: /);
-    expect(error.message).toMatch(message);
-  });
-});
-
-describeNative('what a run takes and tells', () => {
-  const thirds = { gpu: 0.4, cpu: 0.3, disk: 0.3 };
-  const policy = {
-    ...everythingInMemory('emulated', 2),
-    gpuBatchSize: 3,
-    numGpuBatches: 2,
-    placement: { weights: thirds, kvCache: thirds, activations: thirds },
-    cpuAttentionFraction: 1,
-  };
-  const sequences = Array.from({ length: 6 }, (_, i) => greedy([2, 5 + i, 9], 5));
-  const emulated = { policy, device: 'emulated', linkBytesPerSecond: { cpuToGpu: 1e9, gpuToCpu: 1e9 } } as const;
-  const folder = fixtureFolder('opt-tiny-fp16');
-
-  test('caps are exact: what it took suffices, a byte less is refused', async () => {
-    const { result } = await runOnce(await folder, sequences, { ...emulated, capacityBytes: { gpu: 64 * MIB } });
-    const { peakBytes } = result;
-    const again = await runOnce(await folder, sequences, { ...emulated, capacityBytes: peakBytes });
-    expect(again.result.peakBytes).toEqual(peakBytes);
-    for (const tier of TIERS) {
-      const capacityBytes = { ...peakBytes, [tier]: peakBytes[tier] - 1 };
-      const error = await failureOf(runOnce(await folder, sequences, { ...emulated, capacityBytes }));
-      expect(error.code).toBe(tier === 'disk' ? 'no-disk-space' : 'out-of-memory');
-      expect(error.message).toContain(tier);
-    }
-  });
-
-  test('nothing stays in the spill folder, not even while it runs', async () => {
-    const spillDirectory = temporaryFolder();
-    const capacityBytes = { gpu: 64 * MIB };
-    const options = engineOptions(await folder, sequences, { ...emulated, capacityBytes, spillDirectory });
-    const engine = await Engine.open(options);
-    const seen = new Set<string>();
-    await engine.run(sequences, { onStep: () => readdirSync(spillDirectory).forEach((name) => seen.add(name)) });
-    process.kill(engine.pid!, 'SIGKILL');
-    await engine.close();
-    expect([...seen, ...readdirSync(spillDirectory)]).toEqual([]);
-  });
-
-  test('a trace has every task in its place, only when asked', async () => {
-    const capacityBytes = { gpu: 64 * MIB };
-    const traced = await runOnce(await folder, sequences, { ...emulated, capacityBytes, trace: true });
-    const silent = await runOnce(await folder, sequences, { ...emulated, capacityBytes });
-    expect(silent.result.trace).toEqual([]);
-    const { trace, prefillSeconds, decodeSeconds } = traced.result;
-    expect(new Set(trace.map(({ task }) => task))).toEqual(
-      new Set(['loadWeights', 'loadKvCache', 'loadActivations', 'compute', 'storeKvCache', 'storeActivations']),
-    );
-    // 6 schedule layers x 2 GPU batches x 5 steps, none twice.
-    const computed = trace.filter(({ task }) => task === 'compute');
-    expect(new Set(computed.map(({ step, layer, gpuBatch }) => `${step} ${layer} ${gpuBatch}`)).size).toBe(60);
-    expect(computed).toHaveLength(60);
-    for (const { startSeconds, endSeconds } of trace) {
-      expect(startSeconds).toBeGreaterThanOrEqual(0);
-      expect(endSeconds).toBeGreaterThanOrEqual(startSeconds);
-      expect(endSeconds).toBeLessThanOrEqual((prefillSeconds + decodeSeconds) * 1.05 + 0.05);
-    }
-  });
-});
-
-describeNative('generate', () => {
-  const kjv = openModelFolder(KJV);
-  const tokenizer = loadTokenizer(KJV);
-  const complete = async (changes: object) =>
-    generate({
-      folder: await kjv,
-      tokenizer: (await tokenizer)!,
-      device: 'cpu',
-      prompts: ['And the LORD said'],
-      ...changes,
-    });
-
-  test('end tokens end, or not', async () => {
-    const prompts = [[2, 971, 357]];
-    const [free] = await complete({ prompts, maxTokens: 60, ignoreEos: true });
-    expect(free!.tokenIds).toHaveLength(60);
-    // Any token can be made the end.
-    const end = free!.tokenIds[10]!;
-    const folder = await kjv;
-    const ending = { ...folder, model: { ...folder.model, eosTokenIds: [end] } };
-    const [ended] = await complete({ folder: ending, prompts, maxTokens: 60 });
-    expect(ended!.tokenIds).toEqual(free!.tokenIds.slice(0, free!.tokenIds.indexOf(end)));
-    expect(ended!.finishReason).toBe('stop');
-  });
-
-  test('stop strings cut the text and stop the work', async () => {
-    const [whole] = await complete({ maxTokens: 200 });
-    const stop = whole!.text!.slice(12, 17);
-    const [cut] = await complete({ maxTokens: 200, stopStrings: [stop] });
-    expect(cut!.text).toBe(whole!.text!.slice(0, whole!.text!.indexOf(stop)));
-    expect(cut!.finishReason).toBe('stop');
-    expect(cut!.tokenIds.length).toBeLessThan(50);
-  });
-
-  test('sampling: repeats with a seed, differs without, is greedy at 0', async () => {
-    const sampled = async (seed: number) => (await complete({ temperature: 1, seed, maxTokens: 12 }))[0]!.tokenIds;
-    expect(await sampled(1)).toEqual(await sampled(1));
-    expect(await sampled(1)).not.toEqual(await sampled(2));
-    const narrow = await complete({ temperature: 1, topP: 1e-6, maxTokens: 12 });
-    expect(narrow[0]!.tokenIds).toEqual((await complete({ maxTokens: 12 }))[0]!.tokenIds);
-  });
-
-  test('logits when asked, ids without a tokenizer', async () => {
-    const [with2] = await complete({ logitsSteps: 2 });
-    expect(with2!.logits!.map((row) => row.length)).toEqual([2048, 2048]);
-    const [plain] = await generate({ folder: await kjv, device: 'cpu', prompts: [[2, 5]], maxTokens: 3 });
-    expect(plain).not.toHaveProperty('text');
-    expect(plain).not.toHaveProperty('logits');
-    expect((await failureOf(generate({ folder: await kjv, device: 'cpu', prompts: ['x'] }))).message).toMatch(
-      /tokenizer/,
-    );
   });
 });

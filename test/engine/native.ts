@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe } from 'vitest';
 import { Engine, type EngineOptions, type RunResult, type Sequence } from '../../src/engine/engine.js';
+import { FlexplanError } from '../../src/errors.js';
 import { everythingInMemory } from '../../src/engine/default-policy.js';
 import { withInstruments } from '../../src/engine/instruments.js';
 import type { NativeSystemInfo } from '../../src/engine/native-addon.js';
@@ -70,4 +71,14 @@ export async function runOnce(
   } finally {
     await engine.close();
   }
+}
+
+/** The error of a promise that must fail with one of ours. */
+export async function failureOf(promise: Promise<unknown>): Promise<FlexplanError> {
+  const outcome = await promise.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  if (!(outcome instanceof FlexplanError)) throw new Error('expected a FlexplanError', { cause: outcome });
+  return outcome;
 }

@@ -114,5 +114,5 @@ describeNative('the example model', () => {
     expect(logProbs).toHaveLength(256 * windows.length);
     const perplexity = Math.exp(-logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length);
     expect(Math.abs(perplexity - expected)).toBeLessThan(tolerance);
-  });
+  }, 240_000);
 });
