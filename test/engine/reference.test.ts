@@ -102,17 +102,21 @@ describeNative('the example model', () => {
   test.each([
     [16, 26.227, 0.05],
     [4, 26.485, 0.1],
-  ] as const)('has the perplexity of the reference with %i-bit weights', async (weightBits, expected, tolerance) => {
-    const bytes = readFileSync(`${KJV}/eval-tokens.u16`);
-    const ids = Array.from({ length: bytes.length / 2 }, (_, i) => bytes.readUInt16LE(2 * i));
-    const windows: number[][] = [];
-    for (let start = 0; start + 257 <= ids.length; start += 256) windows.push(ids.slice(start, start + 257));
-    const policy = { ...everythingInMemory('cpu', windows.length), weightBits };
-    const sequences = windows.map((window) => greedy(window, 0, { scorePrompt: true }));
-    const { result } = await runOnce(await openModelFolder(KJV), sequences, { policy });
-    const logProbs = result.sequences.flatMap(({ promptLogProbs }) => [...promptLogProbs!]);
-    expect(logProbs).toHaveLength(256 * windows.length);
-    const perplexity = Math.exp(-logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length);
-    expect(Math.abs(perplexity - expected)).toBeLessThan(tolerance);
-  }, 240_000);
+  ] as const)(
+    'has the perplexity of the reference with %i-bit weights',
+    async (weightBits, expected, tolerance) => {
+      const bytes = readFileSync(`${KJV}/eval-tokens.u16`);
+      const ids = Array.from({ length: bytes.length / 2 }, (_, i) => bytes.readUInt16LE(2 * i));
+      const windows: number[][] = [];
+      for (let start = 0; start + 257 <= ids.length; start += 256) windows.push(ids.slice(start, start + 257));
+      const policy = { ...everythingInMemory('cpu', windows.length), weightBits };
+      const sequences = windows.map((window) => greedy(window, 0, { scorePrompt: true }));
+      const { result } = await runOnce(await openModelFolder(KJV), sequences, { policy });
+      const logProbs = result.sequences.flatMap(({ promptLogProbs }) => [...promptLogProbs!]);
+      expect(logProbs).toHaveLength(256 * windows.length);
+      const perplexity = Math.exp(-logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length);
+      expect(Math.abs(perplexity - expected)).toBeLessThan(tolerance);
+    },
+    240_000,
+  );
 });
