@@ -2,16 +2,7 @@
  * The cost terms of one batch shape as a linear program: minimise the seconds of the job over all placements that fit.
  * A maximum of terms becomes one variable above each of them; nothing is computed here that the estimate computes too.
  */
-import {
-  minus,
-  PLACEMENT_VARIABLES,
-  scale,
-  sum,
-  variable,
-  ZERO,
-  type Affine,
-  type PlacementVariable,
-} from '../cost-model/affine.js';
+import { minus, PLACEMENT_VARIABLES, scale, sum, ZERO, type Affine } from '../cost-model/affine.js';
 import type { CostTerms } from '../cost-model/cost-terms.js';
 import { TENSOR_CLASSES } from '../policy/policy.js';
 import { TIERS, type Device, type Tier } from '../tiers.js';
@@ -25,7 +16,9 @@ export function placementDomain(terms: CostTerms, device: Device): PlacementDoma
 
 export const LATENCY_ROW = 'latency';
 export const memoryRowName = (tier: Tier, moment: number): string => `memory.${tier}.${moment}`;
-export const memoryRowTier = (name: string): Tier => name.split('.')[1] as Tier;
+/** The tier whose capacity a row keeps to; undefined for other rows. */
+export const memoryRowTier = (name: string): Tier | undefined =>
+  TIERS.find((tier) => name.startsWith(`memory.${tier}.`));
 export const secondsRowName = (segment: number, bound: number): string => `seconds.${segment}.${bound}`;
 const secondsVariable = (segment: number): string => `seconds.${segment}`;
 
@@ -46,23 +39,8 @@ export function undominated(domain: PlacementDomain, terms: readonly Affine[]): 
   return terms.flatMap((term, position) => (isDominated(term, position) ? [] : [position]));
 }
 
-/** Values that placement variables are held at. */
-export type Fixed = Readonly<Partial<Record<PlacementVariable, number>>>;
-
-export interface ProgramOptions {
-  /** Longest that the job may take. Default Infinity. */
-  readonly maxLatencySeconds?: number;
-  readonly fixed?: Fixed;
-  /** Of equally fast placements take the one in the faster tiers: a nudge far below the solver's own tolerance of a plan. */
-  readonly preferFastTiers?: boolean;
-}
-
 /** The placement variables within the domain, priced by the coefficients of `seconds`. */
-export function placementVariables(
-  domain: PlacementDomain,
-  seconds: Affine = ZERO,
-  fixed: Fixed = {},
-): LinearVariable[] {
+export function placementVariables(domain: PlacementDomain, seconds: Affine = ZERO): LinearVariable[] {
   const allowed = new Set<string>(
     TENSOR_CLASSES.flatMap((tensorClass) => domain.tiers.map((tier) => placementVariable(tensorClass, tier))),
   );
@@ -71,8 +49,8 @@ export function placementVariables(
   }
   return PLACEMENT_VARIABLES.map((name) => ({
     name,
-    lower: fixed[name] ?? 0,
-    upper: fixed[name] ?? (allowed.has(name) ? 1 : 0),
+    lower: 0,
+    upper: allowed.has(name) ? 1 : 0,
     cost: seconds.coefficients[name] ?? 0,
   }));
 }
@@ -148,36 +126,16 @@ function latencyRow({ affine, variables }: JobSeconds, maxLatencySeconds: number
   return [{ name: LATENCY_ROW, terms, lower: -Infinity, upper: maxLatencySeconds - affine.constant }];
 }
 
-const NUDGE_FRACTION = 1e-5;
-const NUDGED_TIERS = { cpu: 1, disk: 2 } as const;
-
-/** A price on the slower tiers, of a small part of the least seconds that the job can take. */
-function slowTierNudge({ segments }: CostTerms, domain: PlacementDomain): Affine {
-  const leastSeconds = segments.reduce(
-    (total, { count, boundSeconds }) =>
-      total + count * Math.max(...boundSeconds.map((bound) => minimumOver(domain, bound))),
-    0,
-  );
-  const prices = TENSOR_CLASSES.flatMap((tensorClass) =>
-    (['cpu', 'disk'] as const).map((tier) =>
-      scale(NUDGE_FRACTION * NUDGED_TIERS[tier] * leastSeconds, variable(`${tensorClass}.${tier}`)),
-    ),
-  );
-  return sum(...prices);
-}
-
-/** Objective: seconds of the job. Values: the placement variables (and the seconds of one run of each segment). */
-export function buildProgram(
-  terms: CostTerms,
-  domain: PlacementDomain,
-  { maxLatencySeconds = Infinity, fixed = {}, preferFastTiers = false }: ProgramOptions = {},
-): LinearProgram {
+/**
+ * Objective: seconds of the job, which may take at most `maxLatencySeconds`. Values: the placement variables (and the
+ * seconds of one run of each segment).
+ */
+export function buildProgram(terms: CostTerms, domain: PlacementDomain, maxLatencySeconds = Infinity): LinearProgram {
   const seconds = jobSeconds(terms, domain);
-  const priced = preferFastTiers ? sum(seconds.affine, slowTierNudge(terms, domain)) : seconds.affine;
   return {
     name: 'placement',
     objectiveConstant: seconds.affine.constant,
-    variables: [...placementVariables(domain, priced, fixed), ...seconds.variables],
+    variables: [...placementVariables(domain, seconds.affine), ...seconds.variables],
     rows: [...domainRows(), ...memoryRows(terms, domain), ...seconds.rows, ...latencyRow(seconds, maxLatencySeconds)],
   };
 }

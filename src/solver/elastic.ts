@@ -36,8 +36,8 @@ export async function solveElastic(
       ...domainRows(),
       ...memoryRows(terms, domain).map((row) => {
         const tier = memoryRowTier(row.name);
-        const missing = { variable: missingVariable(tier), coefficient: -1 };
-        return elasticTiers.includes(tier) ? { ...row, terms: [...row.terms, missing] } : row;
+        if (!tier || !elasticTiers.includes(tier)) return row;
+        return { ...row, terms: [...row.terms, { variable: missingVariable(tier), coefficient: -1 }] };
       }),
     ],
   });

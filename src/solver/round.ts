@@ -7,8 +7,8 @@ import type { PlacementVariable } from '../cost-model/affine.js';
 import type { Estimate } from '../cost-model/estimate-types.js';
 import { blockSize, type Policy, type TierFractions } from '../policy/policy.js';
 import { TIERS, type Tier } from '../tiers.js';
-import { buildProgram, type Fixed } from './build-program.js';
-import type { LinearSolver, OptimalSolution } from './linear-program.js';
+import { preferringFastTiers, withFixed, withLessMemory, type Fixed } from './adjust-program.js';
+import type { LinearProgram, LinearSolver, OptimalSolution } from './linear-program.js';
 import { placementOf, type PlacementDomain } from './placements.js';
 import type { BatchShape } from '../cost-model/cost-terms.js';
 
@@ -22,6 +22,8 @@ export interface RoundingProblem {
   readonly shape: BatchShape;
   readonly terms: CostTerms;
   readonly domain: PlacementDomain;
+  /** Of the shape, whose solution is to be rounded. */
+  readonly program: LinearProgram;
   readonly maxLatencySeconds: number;
   readonly solver: LinearSolver;
   /** Estimate of the policy's realisation. */
@@ -93,23 +95,19 @@ function overflow({ capacityBytes }: CostTerms, { peakBytes }: Estimate): Record
 const fits = ({ gpu, cpu, disk }: Record<Tier, number>): boolean => gpu === 0 && cpu === 0 && disk === 0;
 
 /** Solves for what is not fixed, with capacities tightened by what the realisation of the last answer had too much. */
-async function placeAround(problem: RoundingProblem, fixed: Fixed): Promise<RealisedPolicy | undefined> {
-  const { terms, shape, domain, maxLatencySeconds, solver } = problem;
-  let capacityBytes = terms.capacityBytes;
+async function placeAround(
+  { terms, shape, maxLatencySeconds, solver, ...problem }: RoundingProblem,
+  program: LinearProgram,
+): Promise<RealisedPolicy | undefined> {
+  let tightened = program;
   for (let repair = 0; repair <= MOST_REPAIRS; repair++) {
-    const program = buildProgram({ ...terms, capacityBytes }, domain, {
-      maxLatencySeconds,
-      preferFastTiers: true,
-      fixed,
-    });
-    const solution = await solver.solve(program);
+    const solution = await solver.solve(tightened);
     if (solution.status !== 'optimal') return undefined;
     const policy = { ...shape, ...placementOf(solution.values) };
     const estimate = problem.estimateRealised(policy);
     const over = overflow(terms, estimate);
     if (fits(over)) return estimate.totalSeconds <= maxLatencySeconds ? { policy, estimate } : undefined;
-    const tightened = (tier: Tier): number => Math.max(0, capacityBytes[tier] - over[tier]);
-    capacityBytes = { gpu: tightened('gpu'), cpu: tightened('cpu'), disk: tightened('disk') };
+    tightened = withLessMemory(tightened, over);
   }
   return undefined;
 }
@@ -126,23 +124,20 @@ function roundedSlots(policy: Policy, domain: PlacementDomain): Fixed[] {
   });
 }
 
-/** Where tiers are equally fast for the job (none of them is its bottleneck), the faster ones. */
-async function settleTies({ terms, domain, maxLatencySeconds, solver }: RoundingProblem) {
-  const solution = await solver.solve(buildProgram(terms, domain, { maxLatencySeconds, preferFastTiers: true }));
-  return solution.status === 'optimal' ? solution.values : undefined;
-}
-
 /** The best realised policy near a solution of the relaxed program, or undefined when none of the roundings fits. */
 export async function roundToSlices(
   problem: RoundingProblem,
   { values, objective }: OptimalSolution,
 ): Promise<RealisedPolicy | undefined> {
-  const policy: Policy = { ...problem.shape, ...placementOf((await settleTies(problem)) ?? values) };
+  const program = preferringFastTiers(problem.program, objective);
+  const settled = await problem.solver.solve(program);
+  const near = settled.status === 'optimal' ? settled.values : values;
+  const policy: Policy = { ...problem.shape, ...placementOf(near) };
   let best: RealisedPolicy | undefined;
   for (const fixed of roundedSlots(policy, problem.domain)) {
-    const candidate = await placeAround(problem, fixed);
+    const candidate = await placeAround(problem, withFixed(program, fixed));
     if (candidate && (!best || candidate.estimate.totalSeconds < best.estimate.totalSeconds)) best = candidate;
     if (best && best.estimate.totalSeconds <= objective * (1 + CLOSE_ENOUGH)) return best;
   }
-  return best ?? placeAround(problem, {});
+  return best ?? placeAround(problem, program);
 }

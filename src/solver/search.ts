@@ -144,7 +144,7 @@ class Search {
 
   async solve({ shape, terms, domain }: Candidate): Promise<void> {
     const { job, maxLatencySeconds } = this.problem;
-    const program = buildProgram(terms, domain, { maxLatencySeconds });
+    const program = buildProgram(terms, domain, maxLatencySeconds);
     const solution = await this.solver.solve(program);
     if (solution.status === 'infeasible') {
       this.infeasible += 1;
@@ -158,7 +158,7 @@ class Search {
     }
     this.prices.push(pricesOf(terms, solution.rowDuals));
     if (!this.isWorthwhile(this.score(solution.objective, terms))) return;
-    const rounding = { shape, terms, domain, maxLatencySeconds, solver: this.solver };
+    const rounding = { shape, terms, domain, program, maxLatencySeconds, solver: this.solver };
     const realised = await roundToSlices(
       { ...rounding, estimateRealised: (policy) => job.estimateRealised(policy) },
       solution,

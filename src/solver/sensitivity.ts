@@ -90,7 +90,7 @@ async function bestRelaxedThroughput(
     const terms = job.costTerms(shape);
     const domain = placementDomain(terms, job.device);
     if (cannotFit(terms, domain) || terms.genTokens / secondsBound(terms, domain, prices) <= best) continue;
-    const solution = await solver.solve(buildProgram(terms, domain, { maxLatencySeconds }));
+    const solution = await solver.solve(buildProgram(terms, domain, maxLatencySeconds));
     if (solution.status === 'optimal') best = Math.max(best, terms.genTokens / solution.objective);
   }
   return best;

@@ -139,7 +139,7 @@ describe('an infeasible job', () => {
     let infeasible = 0;
     let remedies = 0;
     await fc.assert(
-      fc.asyncProperty(anyCase, fc.constantFrom(16, 'auto'), async (job, bits) => {
+      fc.asyncProperty(anyCase, fc.constantFrom<16 | 'auto'>(16, 'auto'), async (job, bits) => {
         const options = { weightBits: bits, kvCacheBits: bits } as const;
         const small = withCapacity(job.hardware, { cpu: job.hardware.memory.cpuBytes.value / 8, disk: 0 });
         const result = await plan({ ...job, hardware: small }, options);
