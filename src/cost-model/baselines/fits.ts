@@ -2,7 +2,7 @@
 import { hasGpuTier } from '../../hardware/check-profile.js';
 import type { HardwareProfile } from '../../hardware/hardware-profile.js';
 import type { ModelConfig } from '../../models/model-config.js';
-import type { Policy } from '../../policy/policy.js';
+import { blockSize, type Policy } from '../../policy/policy.js';
 import { TIERS, type Tier } from '../../tiers.js';
 import type { Workload } from '../../workload/workload.js';
 import { evaluate, placementPoint } from '../affine.js';
@@ -10,7 +10,7 @@ import { blockSets } from '../block-sets.js';
 import { peakBytes } from '../memory.js';
 import { plannedShares } from '../shares.js';
 
-/** Whether the peaks of the estimate stay within `room`, tier by tier. */
+/** Whether the peaks of one full block of the job's longest sequences stay within `room`, tier by tier. */
 export function fitsInto(
   room: Readonly<Record<Tier, number>>,
   model: ModelConfig,
@@ -20,7 +20,9 @@ export function fitsInto(
 ): boolean {
   const shares = plannedShares(model, policy, device);
   const setting = { model, shape: policy, shares, device, hasGpu: hasGpuTier({ device }) };
-  const peaks = peakBytes(setting, blockSets(workload, policy));
+  const { promptTokens, genTokens, numSequences = Infinity } = workload;
+  const block = { promptTokens, genTokens, numSequences: Math.min(blockSize(policy), numSequences) };
+  const peaks = peakBytes(setting, blockSets(block, policy));
   const point = placementPoint(policy);
   return TIERS.every((tier) => peaks[tier].every((bytes) => evaluate(bytes, point) <= room[tier]));
 }

@@ -120,6 +120,18 @@ describe('baselinePolicies', () => {
     expect(found).toBeGreaterThanOrEqual(8);
   });
 
+  it('plans for the longest of sequences that differ, and estimates them all', () => {
+    const sequences = Array.from({ length: 60 }, (_, i) => ({ promptTokens: 64 + i, genTokens: 4 + (i % 8) }));
+    const workload = { promptTokens: 123, genTokens: 11, numSequences: 60, sequences };
+    const found = baselinePolicies(findModel('facebook/opt-30b'), t4, workload);
+    expect(found).toHaveLength(3);
+    const genTokens = sequences.reduce((sum, length) => sum + length.genTokens, 0);
+    for (const { estimate: predicted } of found) {
+      expect(predicted.fits).toEqual({ gpu: true, cpu: true, disk: true });
+      expect(predicted.genTokensPerSecond * predicted.totalSeconds).toBeCloseTo(genTokens, 6);
+    }
+  });
+
   it('has no FlexGen without a GPU, and nothing where nothing fits', () => {
     const systems = (hardware = profile('cpu-server')) =>
       baselinePolicies(findModel('facebook/opt-30b'), hardware, { promptTokens: 64, genTokens: 8 }).map(
