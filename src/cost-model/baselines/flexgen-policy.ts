@@ -140,7 +140,7 @@ function fastestWeights(
   return TIERS.every((tier) => peak(tier, placed) <= room[tier] * (1 + 1e-9)) ? placed : undefined;
 }
 
-/** Peaks are affine in the share while the same moment is the fullest: two points give the line. */
+/** A peak is the largest of affine functions of the share, so the chord from 0 to 1 lies above it: never too much. */
 function largestShare(most: number, room: number, peakAt: (share: number) => number): number {
   const atZero = peakAt(0);
   const slope = peakAt(1) - atZero;
