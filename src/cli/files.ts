@@ -11,7 +11,7 @@ export function packageVersion(): string {
 }
 
 /** Throws `bad-input` that names the file. `what` says what it should have been: "a plan". */
-export function readText(path: string, what: string): string {
+function readText(path: string, what: string): string {
   try {
     return readFileSync(path, 'utf8');
   } catch (error) {

@@ -26,7 +26,7 @@ export function builtInProfiles(): HardwareProfile[] {
 }
 
 /** Throws `bad-input` that lists the built-in names when nothing is found. */
-export function loadHardware(nameOrPath: string): HardwareProfile {
+function loadHardware(nameOrPath: string): HardwareProfile {
   if (existsSync(nameOrPath)) return readProfile(nameOrPath);
   const name = basename(nameOrPath, '.json');
   const names = profileNames();

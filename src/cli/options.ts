@@ -7,7 +7,7 @@ import type { OptionSpec } from './command.js';
 type Reader<T> = (text: string) => T;
 
 /** Throws `usage` on anything but digits. */
-export function readCount(text: string): number {
+function readCount(text: string): number {
   const value = Number(text);
   if (!/^\d+$/.test(text.trim()) || !Number.isSafeInteger(value) || value < 1)
     throw new FlexplanError('usage', `expected a whole number of at least 1, got "${text}"`);
@@ -30,7 +30,7 @@ export function readNumber(least: number, most: number): Reader<number> {
 }
 
 /** Throws `usage` naming the words that would do. */
-export function readChoice<T extends string>(...choices: readonly T[]): Reader<T> {
+function readChoice<T extends string>(...choices: readonly T[]): Reader<T> {
   return (text) => {
     const choice = choices.find((word) => word === text);
     if (choice === undefined) throw new FlexplanError('usage', `expected one of ${choices.join(', ')}, got "${text}"`);
@@ -78,7 +78,7 @@ export const text = (flags: string, help: string): OptionSpec<string | undefined
 export const flag = (flags: string, help: string): OptionSpec<boolean | undefined> => ({ flags, help });
 export const count = (flags: string, help: string): OptionSpec<number | undefined> => option(flags, help, readCount);
 export const size = (flags: string, help: string): OptionSpec<number | undefined> => option(flags, help, parseBytes);
-export const rate = (flags: string, help: string): OptionSpec<number | undefined> => option(flags, help, parseRate);
+const rate = (flags: string, help: string): OptionSpec<number | undefined> => option(flags, help, parseRate);
 export const bits = (flags: string, help: string): OptionSpec<16 | 4 | undefined> => option(flags, help, readBits);
 export const bitsOrAuto = (flags: string, help: string): OptionSpec<16 | 4 | 'auto' | undefined> =>
   option(flags, help, readBitsOrAuto);

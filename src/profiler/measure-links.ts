@@ -15,7 +15,7 @@ interface SizedSamples {
 }
 
 /** The spread of the rate is that of the largest transfer, the spread of the latency that of the smallest. */
-export function linkRateOf(sizes: readonly SizedSamples[]): LinkRate {
+function linkRateOf(sizes: readonly SizedSamples[]): LinkRate {
   const fit = fitLink(sizes.map(({ bytes, samples }) => ({ bytes, seconds: secondsOf(bytes, samples) })));
   return {
     bytesPerSecond: measured(fit.bytesPerSecond, sizes[sizes.length - 1]!.samples.seconds),

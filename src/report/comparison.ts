@@ -1,5 +1,5 @@
 /** Predicted against measured, as tables of plain rows: the terminal, the page and the charts all read these. */
-import { LINKS, STAGES, TIERS, type Device, type Link, type Phase, type StageName, type Tier } from '../tiers.js';
+import { LINKS, STAGES, TIERS, type Device, type Phase, type StageName, type Tier } from '../tiers.js';
 import { formatBytes, formatSeconds } from '../units.js';
 import { relativeError, type RunDocument } from './run-document.js';
 
@@ -22,7 +22,7 @@ export interface ComparisonTable {
   readonly rows: readonly ComparisonRow[];
 }
 
-export const PHASES: readonly Phase[] = ['prefill', 'decode'];
+const PHASES: readonly Phase[] = ['prefill', 'decode'];
 
 const STAGE_LABELS: Readonly<Record<StageName, string>> = {
   compute: 'compute',
@@ -32,10 +32,6 @@ const STAGE_LABELS: Readonly<Record<StageName, string>> = {
   diskToCpu: 'disk → RAM',
   cpuToDisk: 'RAM → disk',
 };
-
-export function linkLabel(link: Link): string {
-  return STAGE_LABELS[link];
-}
 
 /** `GPU` where there is one; an emulated one always says so. */
 export function tierLabel(tier: Tier, device: Device): string {

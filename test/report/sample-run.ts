@@ -10,7 +10,7 @@ function links(cpuToGpu: number, diskToCpu: number): LinkBytes {
   return { cpuToGpu, gpuToCpu: 1_000_000, diskToCpu, cpuToDisk: 0 };
 }
 
-export const samplePrediction: Estimate = {
+const samplePrediction: Estimate = {
   prefillSeconds: 0.5,
   decodeSeconds: 1.5,
   totalSeconds: 2,
