@@ -43,6 +43,11 @@ const KV_HOMES: Readonly<Record<Tier, readonly KvHome[]>> = {
   cpu: ['cpuMoved', 'cpuAttended'],
   disk: ['diskMoved', 'diskAttended'],
 };
+const AWAY_KV_HOMES: readonly KvHome[] = [...KV_HOMES.cpu, ...KV_HOMES.disk];
+const MOVED_KV_HOMES: readonly KvHome[] = ['cpuMoved', 'diskMoved'];
+const ATTENDED_KV_HOMES: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
+const ACTIVATION_HOMES: Readonly<Record<Tier, readonly Tier[]>> = { gpu: ['gpu'], cpu: ['cpu'], disk: ['disk'] };
+const AWAY_ACTIVATION_HOMES: readonly Tier[] = ['cpu', 'disk'];
 
 /** For each tier the expressions whose maximum is its peak: one for each moment that may be the fullest. `sets`: all blocks of the job. */
 export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<Tier, Affine[]> {
@@ -95,9 +100,9 @@ function homeBytes(setting: Setting, { blocks }: Job, tier: Tier): Affine {
 /** The most hidden states on a tier of a batch (block) of the set, in so many buffers that are rounded up to pages. */
 function activationBytes({ model, shares }: Setting, set: BlockSet, tier: Tier, pagedBuffers: number): Affine {
   const hidden: Amount = ({ promptTokens }) => promptTokens * hiddenBytes(model);
-  const { amount: numSlots, share } = shares.activations.largestBatch(set, [tier], () => 1);
+  const { amount: numSlots, share } = shares.activations.largestBatch(set, ACTIVATION_HOMES[tier], () => 1);
   return sum(
-    portionTerm(shares.activations.largestBatch(set, [tier], hidden)),
+    portionTerm(shares.activations.largestBatch(set, ACTIVATION_HOMES[tier], hidden)),
     scale(PAGE_BYTES * Math.min(pagedBuffers, numSlots), share),
   );
 }
@@ -171,10 +176,7 @@ function embeddingRowStaging({ model, shape, shares }: Setting): Affine {
 /** Prefill attends on the device, so every slot that is not at home there passes through it. */
 function prefillKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
   const rows = ({ promptTokens }: { promptTokens: number }) => promptTokens * kvRowBytes(model, shape.kvCacheBits);
-  return portionTerm(
-    shares.kvCache.largestBatch(batches, [...KV_HOMES.cpu, ...KV_HOMES.disk], rows),
-    PREFILL_KV_BUFFERS,
-  );
+  return portionTerm(shares.kvCache.largestBatch(batches, AWAY_KV_HOMES, rows), PREFILL_KV_BUFFERS);
 }
 
 function decodeKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
@@ -183,8 +185,8 @@ function decodeKvStaging({ model, shape, shares }: Setting, { batches }: Job): A
   return scale(
     STAGING_BUFFERS,
     sum(
-      portionTerm(shares.kvCache.largestBatch(batches, ['cpuMoved', 'diskMoved'], moved)),
-      portionTerm(shares.kvCache.largestBatch(batches, ['cpuAttended', 'diskAttended'], () => rowOf)),
+      portionTerm(shares.kvCache.largestBatch(batches, MOVED_KV_HOMES, moved)),
+      portionTerm(shares.kvCache.largestBatch(batches, ATTENDED_KV_HOMES, () => rowOf)),
     ),
   );
 }
@@ -196,7 +198,7 @@ function diskKvStaging({ model, shape, shares }: Setting, { batches }: Job): Aff
 
 function activationBuffers({ model, shares }: Setting, { batches }: Job): Affine {
   const hidden: Amount = ({ promptTokens }) => promptTokens * hiddenBytes(model);
-  return portionTerm(shares.activations.largestBatch(batches, ['cpu', 'disk'], hidden), STAGING_BUFFERS);
+  return portionTerm(shares.activations.largestBatch(batches, AWAY_ACTIVATION_HOMES, hidden), STAGING_BUFFERS);
 }
 
 function diskActivationStaging(setting: Setting, { batches }: Job): Affine {

@@ -21,6 +21,7 @@ export interface Portion {
   readonly share: Affine;
 }
 
+/** Answers are remembered by the identity of `homes`: pass constants. */
 interface SlotShares<Home> {
   /** Of an amount summed over all sequences of the set, the part of those at these homes. */
   total(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
@@ -106,15 +107,17 @@ function plannedSlots<Home>(shareOfHome: (home: Home) => Affine): SlotShares<Hom
   };
 }
 
+const MOVED_HOME: Readonly<Record<Tier, KvHome>> = { gpu: 'gpu', cpu: 'cpuMoved', disk: 'diskMoved' };
+const ATTENDED_HOME: Readonly<Record<Tier, KvHome>> = { gpu: 'gpu', cpu: 'cpuAttended', disk: 'diskAttended' };
+
 /** Realised slices. */
 export function realisedShares(model: ModelConfig, shape: BatchShape, realisation: Realisation): Shares {
   const rowsOn = (kind: LayerKind, t: number, tier: Tier) => tensorRows(realisation.weights[kind][t]!)[tier];
   const bytesOn = (kind: LayerKind, tensor: TensorSpec, t: number, tier: Tier) =>
     rowsOn(kind, t, tier) * rowBytes(model, tensor, shape.weightBits);
-  const kvHomes = realisation.slots.map(({ kvTier, cpuAttention }): KvHome => {
-    if (kvTier === 'gpu') return 'gpu';
-    return cpuAttention ? `${kvTier}Attended` : `${kvTier}Moved`;
-  });
+  const kvHomes = realisation.slots.map(({ kvTier, cpuAttention }) =>
+    cpuAttention ? ATTENDED_HOME[kvTier] : MOVED_HOME[kvTier],
+  );
   return {
     weights: {
       bytes: (kind, tier, counts) => counted(sumTensors(model, kind, counts, (s, t) => bytesOn(kind, s, t, tier))),

@@ -29,14 +29,13 @@ function runningShare(share: number): (count: number) => number {
 function slotTiers({ gpu, cpu, disk }: TierFractions, gpuBatchSize: number, numGpuBatches: number): Tier[] {
   const onGpu = runningShare(gpu);
   const onCpu = runningShare(cpu + disk > 0 ? cpu / (cpu + disk) : 0);
-  return Array.from({ length: numGpuBatches }, () => {
-    const gpuSlots = onGpu(gpuBatchSize);
-    const cpuSlots = onCpu(gpuBatchSize - gpuSlots);
-    return Array.from({ length: gpuBatchSize }, (_, slot): Tier => {
-      if (slot < gpuSlots) return 'gpu';
-      return slot < gpuSlots + cpuSlots ? 'cpu' : 'disk';
-    });
-  }).flat();
+  const tiers = new Array<Tier>(gpuBatchSize * numGpuBatches).fill('disk');
+  for (let start = 0; start < tiers.length; start += gpuBatchSize) {
+    const gpuEnd = start + onGpu(gpuBatchSize);
+    const cpuEnd = gpuEnd + onCpu(start + gpuBatchSize - gpuEnd);
+    tiers.fill('gpu', start, gpuEnd).fill('cpu', gpuEnd, cpuEnd);
+  }
+  return tiers;
 }
 
 /** In each batch the first slots of the attended share of its cpu (disk) slots. A device that is the CPU has no attention beside it. */
@@ -47,11 +46,12 @@ function attendedSlots(kvTiers: readonly Tier[], policy: Policy, device: Device)
   for (const tier of ['cpu', 'disk'] as const) {
     const share = runningShare(shares[tier]);
     for (let start = 0; start < kvTiers.length; start += policy.gpuBatchSize) {
-      const slots = kvTiers.slice(start, start + policy.gpuBatchSize);
-      const first = slots.indexOf(tier);
-      if (first < 0) continue;
-      const numAttended = share(slots.filter((t) => t === tier).length);
-      attended.fill(true, start + first, start + first + numAttended);
+      const end = start + policy.gpuBatchSize;
+      let first = start;
+      while (first < end && kvTiers[first] !== tier) first++;
+      let last = first;
+      while (last < end && kvTiers[last] === tier) last++;
+      attended.fill(true, first, first + share(last - first));
     }
   }
   return attended;
