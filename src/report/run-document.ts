@@ -14,7 +14,7 @@ export interface PredictionError {
 }
 
 /** The parts of a plan that a report shows. */
-export interface ReportedPlan {
+interface ReportedPlan {
   readonly model: { readonly name: string };
   readonly hardware: { readonly name: string };
   readonly workload: { readonly promptTokens: number; readonly genTokens: number; readonly numSequences?: number };
