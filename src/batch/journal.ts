@@ -42,6 +42,7 @@ function syncFolder(path: string): void {
 
 export class Journal {
   readonly #file: number;
+  #closed = false;
 
   private constructor(
     private readonly outputPath: string,
@@ -87,14 +88,16 @@ export class Journal {
 
   /** All is done: `OUT.partial` becomes OUT. */
   finish(): void {
-    closeSync(this.#file);
+    this.suspend();
     renameSync(partialPath(this.outputPath), this.outputPath);
     rmSync(identityPath(this.outputPath), { force: true });
     syncFolder(this.outputPath);
   }
 
-  /** Leaves `OUT.partial` for a later run. */
+  /** Leaves `OUT.partial` for a later run. Idempotent: a fault while finishing leads here, too. */
   suspend(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     closeSync(this.#file);
   }
 
