@@ -104,8 +104,8 @@ function progressReporter(requests: readonly PreparedRequest[]) {
   return {
     update: ({ genTokens, finishedRequests, totalRequests }: BatchProgress): void => {
       const rate = rateAt(genTokens);
-      const speed =
-        rate === undefined ? '' : `, ${Math.round(rate)} tok/s, ${formatSeconds((most - genTokens) / rate)} left`;
+      const left = rate === undefined || genTokens >= most ? '' : `, ${formatSeconds((most - genTokens) / rate)} left`;
+      const speed = rate === undefined ? '' : `, ${Math.round(rate)} tok/s${left}`;
       progress.update(genTokens, `${finishedRequests}/${totalRequests} prompts${speed}`);
     },
     stop: () => progress.stop(),
