@@ -3,10 +3,10 @@
 #include <functional>
 
 #include "bench/measure.h"
+#include "bench/measure_engine.h"
 #include "binding/convert.h"
 #include "binding/job.h"
 #include "core/error.h"
-#include "engine/measure.h"
 
 namespace flexplan {
 namespace {

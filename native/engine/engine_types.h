@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "model/device.h"
 #include "model/model_shape.h"
-#include "tier/device.h"
 #include "tier/tiers.h"
 
 namespace flexplan {

@@ -6,7 +6,6 @@ set(FLEXPLAN_ENGINE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/forward.cpp
   ${CMAKE_CURRENT_LIST_DIR}/hidden_states.cpp
   ${CMAKE_CURRENT_LIST_DIR}/kv_cache.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/measure.cpp
   ${CMAKE_CURRENT_LIST_DIR}/mixture.cpp
   ${CMAKE_CURRENT_LIST_DIR}/progress.cpp
   ${CMAKE_CURRENT_LIST_DIR}/run.cpp

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "tier/device.h"
+#include "model/device.h"
 #include "tier/io_batch.h"
 #include "tier/traffic_meter.h"
 

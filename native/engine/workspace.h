@@ -5,7 +5,7 @@
 
 #include "engine/block.h"
 #include "engine/engine_types.h"
-#include "tier/device.h"
+#include "model/device.h"
 
 namespace flexplan {
 

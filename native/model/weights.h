@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "model/device.h"
 #include "model/model_shape.h"
-#include "tier/device.h"
 #include "tier/direct_file.h"
 #include "tier/tiers.h"
 

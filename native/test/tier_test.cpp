@@ -11,10 +11,10 @@
 #include <thread>
 
 #include "core/error.h"
+#include "model/device.h"
 #include "test/check.h"
 #include "test/tiny_model.h"
 #include "tier/clock.h"
-#include "tier/device.h"
 #include "tier/io_batch.h"
 #include "tier/memory_budget.h"
 

@@ -1,4 +1,4 @@
-#include "engine/measure.h"
+#include "bench/measure_engine.h"
 
 #include <cstring>
 #include <limits>

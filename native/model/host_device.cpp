@@ -2,7 +2,7 @@
 #include <limits>
 
 #include "core/error.h"
-#include "tier/device.h"
+#include "model/device.h"
 
 namespace flexplan {
 namespace {

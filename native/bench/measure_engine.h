@@ -5,7 +5,7 @@
 #include <string>
 
 #include "bench/measure.h"
-#include "tier/device.h"
+#include "engine/engine_types.h"
 
 namespace flexplan::bench {
 
