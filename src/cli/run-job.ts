@@ -1,4 +1,5 @@
 /** A prompt file through a plan: checked, run with progress, and set against the prediction for the very same sequences. */
+import { mkdirSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { readPromptFile, sequenceLengths, sequenceOf, type PreparedRequest } from '../batch/prompt-file.js';
 import { runBatch, type BatchProgress } from '../batch/run-batch.js';
@@ -49,6 +50,7 @@ export async function runJob(
   checkLengths(plan, sequenceLengths(prompts, folder.model));
   const device = await planDevice(plan, request);
   noteOtherDevice(plan, device, context);
+  mkdirSync(dirname(resolve(request.output)), { recursive: true });
   const report = progressReporter(prompts.requests);
   const { run, requests, ...counts } = await runBatch({
     prompts,

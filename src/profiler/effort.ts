@@ -16,10 +16,10 @@ export interface Effort {
 
 export const QUICK: Effort = {
   memoryBytes: 128 * MIB,
-  repetitions: 7,
+  repetitions: 9,
   matmulTokens: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
   matmul4BitTokens: [1, 4, 16, 64, 256],
-  matmulRepetitions: 5,
+  matmulRepetitions: 9,
   diskTransferBytes: [16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB],
   diskRepetitions: 11,
   linkRepetitions: 7,
