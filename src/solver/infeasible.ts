@@ -46,8 +46,12 @@ const CAP_FLAGS: Readonly<Record<Tier, string>> = { gpu: '--gpu-memory', cpu: '-
 const machineTiers = (hardware: HardwareProfile): Tier[] =>
   TIERS.filter((tier) => tier !== 'gpu' || hasGpuTier(hardware));
 
-/** Rounding to whole rows and sequences may need more than the fractions do: the first try, then larger ones. */
-const MARGINS = [1.001, 1.01, 1.03, 1.1, 1.3, 2];
+/**
+ * Whole rows and sequences may need more than fractions do: tried are the missing bytes and a little more, then ever
+ * larger parts of the machine (a job may fit as fractions and not as whole sequences, with no byte missing).
+ */
+const EXTRA_OF_MISSING = [0.001, 0.01, 0.03];
+const EXTRA_OF_MACHINE = [0.003, 0.03, 0.3, 3];
 
 const SIGNIFICANT_DIGITS = 3;
 
@@ -58,22 +62,39 @@ function presentable(bytes: number): number {
   return Math.ceil(Math.ceil(bytes / step) * step);
 }
 
+interface CapacityRemedy extends Remedy {
+  readonly added: readonly Shortfall[];
+}
+
+/** More of `tiers`, each by what it misses and as little more as helps. */
 async function capacityRemedy(
-  tier: Tier,
-  capacity: number,
-  missingBytes: number,
+  tiers: readonly Tier[],
+  capacity: Readonly<Record<Tier, number>>,
+  missingBytes: Readonly<Record<Tier, number>>,
   feasible: Trial,
-): Promise<Remedy | undefined> {
-  for (const margin of MARGINS) {
-    const wanted = presentable(capacity + missingBytes * margin);
-    const change = { capacityBytes: { [tier]: wanted } };
-    if (await feasible(change)) {
-      const more = formatBytes(wanted - capacity);
-      const words = `give it ${more} more ${TIER_WORDS[tier]}: ${formatBytes(wanted)} in all (${CAP_FLAGS[tier]}, if the machine has it)`;
-      return { words, change };
-    }
+): Promise<CapacityRemedy | undefined> {
+  const machineBytes = TIERS.reduce((sum, tier) => sum + capacity[tier] + missingBytes[tier], 0);
+  const extras: readonly ((missing: number) => number)[] = [
+    ...EXTRA_OF_MISSING.map((part) => (missing: number) => part * missing),
+    ...EXTRA_OF_MACHINE.map((part) => () => part * machineBytes),
+  ];
+  for (const extra of extras) {
+    const wanted = tiers.map((tier) => {
+      const bytes = presentable(capacity[tier] + missingBytes[tier] + Math.max(1, extra(missingBytes[tier])));
+      return { tier, bytes, missingBytes: bytes - capacity[tier] };
+    });
+    const change = { capacityBytes: Object.fromEntries(wanted.map(({ tier, bytes }) => [tier, bytes])) };
+    if (await feasible(change)) return { words: capacityWords(wanted), change, added: wanted };
   }
   return undefined;
+}
+
+function capacityWords(wanted: readonly (Shortfall & { readonly bytes: number })[]): string {
+  const parts = wanted.map(
+    ({ tier, bytes, missingBytes }) =>
+      `${formatBytes(missingBytes)} more ${TIER_WORDS[tier]}: ${formatBytes(bytes)} in all (${CAP_FLAGS[tier]}, if the machine has it)`,
+  );
+  return `give it ${parts.join(', and ')}`;
 }
 
 function optionRemedies({ weightBits, kvCacheBits, gpuBatchSize, numGpuBatches }: OptimizeOptions): Remedy[] {
@@ -139,23 +160,35 @@ export async function explainShortfall(
   const used = tiers.filter((tier) => capacity[tier] > 0);
   const together =
     (await leastMissing(job, smallestShapes, used, solver)) ?? (await leastMissing(job, smallestShapes, tiers, solver));
+  const capacityRemedies: CapacityRemedy[] = [];
+  const tryTiers = async (growing: readonly Tier[]): Promise<void> => {
+    const missing = await leastMissing(job, smallestShapes, growing, solver);
+    const remedy = missing && (await capacityRemedy(growing, capacity, missing.solution.missingBytes, feasible));
+    if (remedy) capacityRemedies.push(remedy);
+  };
+  for (const tier of [...tiers].reverse()) await tryTiers([tier]);
+  if (capacityRemedies.length === 0) await tryTiers(tiers.filter((tier) => tier !== 'disk'));
   const remedies: Remedy[] = [];
   for (const remedy of optionRemedies(options)) if (await feasible(remedy.change)) remedies.push(remedy);
-  for (const tier of [...tiers].reverse()) {
-    const alone = await leastMissing(job, smallestShapes, [tier], solver);
-    const remedy = alone && (await capacityRemedy(tier, capacity[tier], alone.solution.missingBytes[tier], feasible));
-    if (remedy) remedies.push(remedy);
-  }
-  const missingBytes = together?.solution.missingBytes;
+  remedies.push(...capacityRemedies);
   return {
     status: 'infeasible',
-    shortfall: tiers.flatMap((tier) => {
-      const bytes = Math.ceil(missingBytes?.[tier] ?? 0);
-      return bytes > 0 ? [{ tier, missingBytes: bytes }] : [];
-    }),
+    shortfall: shortfallOf(together, capacityRemedies),
     remedies: remedies.map(({ words }) => words),
     changes: remedies.map(({ change }) => change),
   };
+}
+
+/** Bytes missing as fractions; where only whole rows and sequences do not fit, the least that makes them. */
+function shortfallOf(missing: Missing | undefined, remedies: readonly CapacityRemedy[]): Shortfall[] {
+  const asFractions = TIERS.flatMap((tier) => {
+    const missingBytes = Math.ceil(missing?.solution.missingBytes[tier] ?? 0);
+    return missingBytes > 0 ? [{ tier, missingBytes }] : [];
+  });
+  if (asFractions.length > 0) return asFractions;
+  const size = ({ added }: CapacityRemedy): number => added.reduce((sum, { missingBytes }) => sum + missingBytes, 0);
+  const [least] = [...remedies].sort((a, b) => size(a) - size(b));
+  return (least?.added ?? []).map(({ tier, missingBytes }) => ({ tier, missingBytes }));
 }
 
 /** Everything fits, but not in time: the answer names the time in which it does. */
