@@ -18,7 +18,7 @@ export interface Certificate {
 }
 
 /** GLPK stops at 1e-7 of its own scaled rows, so a tighter proof is not to be had. */
-export const CERTIFICATE_TOLERANCE = 1e-6;
+const CERTIFICATE_TOLERANCE = 1e-6;
 
 function violation(value: number, lower: number, upper: number, size: number): number {
   if (Number.isNaN(value)) return Infinity;

@@ -10,7 +10,7 @@ import type { LinearSolver } from './linear-program.js';
 import type { OptimizeOptions } from './options.js';
 import type { JobModel } from './search.js';
 
-export interface Shortfall {
+interface Shortfall {
   readonly tier: Tier;
   readonly missingBytes: number;
 }
@@ -32,7 +32,7 @@ export interface InfeasibleResult {
   readonly changes: readonly RemedyChange[];
 }
 
-export interface Remedy {
+interface Remedy {
   readonly words: string;
   readonly change: RemedyChange;
 }

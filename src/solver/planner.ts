@@ -56,7 +56,7 @@ class TimedSolver implements LinearSolver {
   }
 }
 
-export function jobModel(model: ModelConfig, hardware: HardwareProfile, workload: Workload): JobModel {
+function jobModel(model: ModelConfig, hardware: HardwareProfile, workload: Workload): JobModel {
   return {
     device: hardware.device,
     costTerms: (shape) => costTerms(model, hardware, workload, shape),

@@ -58,7 +58,7 @@ export interface SearchResult {
 }
 
 /** A policy that is better by less is not worth another program: far below the error of any estimate. */
-export const WORTHWHILE_FRACTION = 5e-4;
+const WORTHWHILE_FRACTION = 5e-4;
 
 interface Candidate {
   readonly shape: BatchShape;

@@ -9,9 +9,9 @@ import { gatedModel, mixtureModel, tinyModel } from '../cost-model/examples.js';
 
 const wide = { hiddenSize: 256, headDim: 32, numHeads: 8, vocabSize: 2000, maxPositions: 512, embeddingSize: 256 };
 export const optLike: ModelConfig = { ...tinyModel, ...wide, name: 'opt-like', numKvHeads: 8, ffnSize: 1024 };
-export const llamaLike: ModelConfig = { ...gatedModel, ...wide, name: 'llama-like', numKvHeads: 2, ffnSize: 640 };
+const llamaLike: ModelConfig = { ...gatedModel, ...wide, name: 'llama-like', numKvHeads: 2, ffnSize: 640 };
 const mixtureLike: ModelConfig = { ...mixtureModel, ...wide, name: 'mixture-like', numKvHeads: 4, ffnSize: 256 };
-export const testModels: readonly ModelConfig[] = [optLike, llamaLike, mixtureLike];
+const testModels: readonly ModelConfig[] = [optLike, llamaLike, mixtureLike];
 
 const set = (value: number): Quantity => ({ value, source: 'set' });
 
@@ -89,7 +89,7 @@ const logarithmic = (low: number, high: number): fc.Arbitrary<number> =>
   fc.integer({ min: Math.round(100 * low), max: Math.round(100 * high) }).map((hundredths) => 10 ** (hundredths / 100));
 
 /** Capacities around the size of the model, rates over two or three orders of magnitude. */
-export const anyMachine = (model: ModelConfig): fc.Arbitrary<HardwareProfile> => {
+const anyMachine = (model: ModelConfig): fc.Arbitrary<HardwareProfile> => {
   const modelBytes = 4 * parameterCount(model);
   const capacity = (low: number, high: number) => logarithmic(low, high).map((part) => Math.round(part * modelBytes));
   return fc
@@ -108,7 +108,7 @@ export const anyMachine = (model: ModelConfig): fc.Arbitrary<HardwareProfile> =>
     .map(machine);
 };
 
-export const anyJob: fc.Arbitrary<Workload> = fc
+const anyJob: fc.Arbitrary<Workload> = fc
   .tuple(fc.integer({ min: 1, max: 60 }), fc.integer({ min: 1, max: 20 }), fc.integer({ min: 1, max: 30 }))
   .map(([promptTokens, genTokens, numSequences]) => workloadFromNumbers(promptTokens, genTokens, numSequences));
 
