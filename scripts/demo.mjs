@@ -12,9 +12,11 @@ const prompts = `${model}/prompts.jsonl`;
 const out = 'demo-out';
 
 // A GPU that holds a part of the model behind a slow link, and less RAM than the rest needs: all three tiers are used.
-const gpuMemory = '12MiB';
+const gpuMemory = '20MiB';
 const linkBandwidth = '100MB/s';
 const cpuMemory = '24MiB';
+// Wide launches, as a real GPU needs them. Left to itself the planner would feed this one, which is a CPU, tiny batches.
+const batchShape = ['--gpu-batch-size', '16', '--num-gpu-batches', '4'];
 const shownCompletions = 4;
 
 const began = performance.now();
@@ -75,6 +77,7 @@ flexplan(
   prompts,
   '--cpu-memory',
   cpuMemory,
+  ...batchShape,
   '--out',
   `${out}/plan.json`,
 );
