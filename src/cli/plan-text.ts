@@ -84,6 +84,10 @@ export function paretoTable(points: readonly ParetoPoint[]): string {
   );
 }
 
+function weightIoLine({ weightIo: { weightLoads, ratio } }: Plan): string {
+  return `Weights: ${Math.round(weightLoads)} layer loads in all, ${decimal(ratio)} times the proven least of any schedule that fills all tiers.`;
+}
+
 function jobLine({ workload, job }: Plan): string {
   const [least, most] = job.hoursRange.map((hours) => formatSeconds(hours * 3600));
   const band = least === most ? '' : ` (${least} to ${most} within the spread of the profile)`;
@@ -101,6 +105,7 @@ export function planText(plan: Plan): string {
     placementTable(realised.placement, tiers, realised.bytes),
     phaseTable(estimate),
     memoryTable(estimate, hardware.capacityBytes, tiers),
+    weightIoLine(plan),
     sensitivityTable(plan.sensitivity, base),
     alternativeTable(plan.alternatives, base),
     `${search.programsSolved} linear programs over ${search.candidates} batch shapes in ${formatSeconds(search.seconds)}; status ${search.status}`,

@@ -121,6 +121,7 @@ export const planSchema = closed({
     hoursRange: { type: 'array', items: amount, minItems: 2, maxItems: 2 },
     diskWriteBytes: amount,
   }),
+  weightIo: closed({ weightLoads: amount, leastWeightLoads: amount, ratio: amount }),
   alternatives: { type: 'array', items: alternative },
   sensitivity: { type: 'array', items: sensitivity },
 });

@@ -1,5 +1,6 @@
 /** The plan document: what `optimize` writes and `run` takes. */
 import type { Estimate } from '../cost-model/estimate-types.js';
+import type { WeightIo } from '../cost-model/io-bounds.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { Placement, Policy, TensorClass, TierBytes } from '../policy/policy.js';
@@ -82,6 +83,8 @@ export interface Plan {
   /** Independent proof that the linear program of the chosen shape was solved to its optimum. */
   readonly certificate: Certificate;
   readonly job: JobSummary;
+  /** Loads of a decoder layer's weights, against the least that any schedule of this machine's capacity needs. */
+  readonly weightIo: WeightIo;
   readonly alternatives: readonly Alternative[];
   readonly sensitivity: readonly Sensitivity[];
 }

@@ -2,6 +2,7 @@
 import { baselinePolicies } from '../cost-model/baselines/index.js';
 import type { BatchShape } from '../cost-model/cost-terms.js';
 import { estimate } from '../cost-model/estimate.js';
+import { weightIoAgainstLowerBound } from '../cost-model/io-bounds.js';
 import { costTerms } from '../cost-model/terms.js';
 import { capacityBytes, withCapacity } from '../hardware/check-profile.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
@@ -185,6 +186,7 @@ export class Planner {
       },
       certificate: best.certificate,
       job: jobSummary(hardware, workload, policy, realised, secondsOn),
+      weightIo: weightIoAgainstLowerBound(model, policy, workload, capacityBytes(hardware)),
       alternatives: alternativesTo(result.found, baselinePolicies(model, hardware, workload)),
       sensitivity,
     };

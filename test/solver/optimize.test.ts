@@ -47,6 +47,15 @@ describe('a plan for a small machine', () => {
     expect(job.hoursRange[1]).toBeCloseTo(job.hours, 12);
   });
 
+  it('sets its weight loads against the least of any schedule', () => {
+    const { weightIo, policy } = small;
+    const numBlocks = Math.ceil(40 / blockSize(policy));
+    expect(weightIo.weightLoads).toBe(numBlocks * optLike.numLayers * 8);
+    expect(weightIo.leastWeightLoads).toBeGreaterThanOrEqual(optLike.numLayers * 8);
+    expect(weightIo.ratio).toBeCloseTo(weightIo.weightLoads / weightIo.leastWeightLoads, 12);
+    expect(weightIo.ratio).toBeGreaterThanOrEqual(1);
+  });
+
   it('gives a band around the hours when the rates have spreads', async () => {
     const uncertain = { ...smallMachine, taskSeconds: { ...smallMachine.taskSeconds, spread: 0.5 } };
     const result = await optimize(optLike, uncertain, smallJob, {}, surroundings);
