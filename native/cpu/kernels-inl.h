@@ -3,6 +3,7 @@
 // namespace (std:: templates too), because the linker keeps one copy of those and could keep the one with the wrong instructions.
 #include "cpu/kernels.h"
 #include "quant/int4.h"
+#include "quant/int4_fit.h"
 
 namespace flexplan::cpu::FLEXPLAN_ISA {
 namespace {
@@ -336,29 +337,7 @@ void encodeRow(const float* row, int64_t cols, std::byte* out) {
   __builtin_memcpy(out + col * 2, last, static_cast<size_t>(cols - col) * 2);
 }
 
-void quantizeGroup(const float* values, std::byte* group) {
-  Vec v[kGroupVecs], lowest = load(values), highest = lowest;
-  for (int i = 0; i < kGroupVecs; ++i) {
-    v[i] = load(values + i * kLanes);
-    lowest = min(lowest, v[i]);
-    highest = max(highest, v[i]);
-  }
-  const Int4Range range = int4Range(minLane(lowest), maxLane(highest));
-  __builtin_memcpy(group, &range.scaleBits, 2);
-  __builtin_memcpy(group + 2, &range.minBits, 2);
-  const Vec most = set1(kMaxInt4);
-  for (Vec& q : v)
-    q = range.scale == 0 ? zero() : round(min(most, max(zero(), div(sub(q, set1(range.min)), set1(range.scale)))));
-  packNibbles(v, group + kInt4HeaderBytes);
-}
-
-void quantizeRow(const float* row, int64_t cols, std::byte* out) {
-  for (; cols >= kGroup; cols -= kGroup, row += kGroup, out += kInt4GroupBytes) quantizeGroup(row, out);
-  if (cols == 0) return;
-  float last[kGroup];
-  for (int64_t i = 0; i < kGroup; ++i) last[i] = row[smaller(i, cols - 1)];
-  quantizeGroup(last, out);
-}
+#include "cpu/quantize-inl.h"
 
 void fromFloat(DataType to, const float* row, int64_t cols, std::byte* out) {
   switch (to) {
@@ -502,8 +481,8 @@ uint64_t readMemory(const std::byte* data, size_t bytes) {
 #include "cpu/attention-inl.h"
 
 constexpr Kernels makeKernels(const char* name) {
-  return {name,     multiply, attend,   attentionScratchFloats, toFloat, fromFloat, layerNorm,
-          rmsNorm,  addAll,   activate, rope,                   readMemory};
+  return {name,     multiply, attend,   attentionScratchFloats, toFloat, fromFloat, fitInt4,
+          layerNorm, rmsNorm,  addAll,   activate,               rope,    readMemory};
 }
 
 }  // namespace

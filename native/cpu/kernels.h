@@ -55,6 +55,7 @@ struct Kernels {
   // One row.
   void (*toFloat)(DataType from, const std::byte* row, int64_t cols, float* out);
   void (*fromFloat)(DataType to, const float* row, int64_t cols, std::byte* out);
+  void (*fitInt4)(const float* row, int64_t cols, std::byte* out);
   // One token; bias may be null.
   void (*layerNorm)(const float* x, const float* weight, const float* bias, float epsilon, int64_t size, float* y);
   void (*rmsNorm)(const float* x, const float* weight, float epsilon, int64_t size, float* y);

@@ -154,6 +154,17 @@ void fromFloat(ThreadPool& pool, DataType to, const float* rows, int64_t numRows
   });
 }
 
+void fitInt4(ThreadPool& pool, const float* rows, int64_t numRows, int64_t cols, std::byte* out) {
+  const size_t stride = rowBytes(DataType::kInt4, cols);
+  const bool whole = cols % kInt4GroupSize == 0;
+  pool.parallelFor(numRows, rowGrain(cols), [&](int64_t begin, int64_t end) {
+    // Rows of whole groups are one long row, which fills more lanes.
+    const int64_t step = whole ? end - begin : 1;
+    for (int64_t row = begin; row < end; row += step)
+      kernels().fitInt4(rows + row * cols, step * cols, out + static_cast<size_t>(row) * stride);
+  });
+}
+
 void layerNorm(ThreadPool& pool, const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens,
                int64_t size, float* y) {
   pool.parallelFor(tokens, rowGrain(size), [&](int64_t begin, int64_t end) {

@@ -45,6 +45,8 @@ void matmul(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens);
 // Converts rows between storage and fp32. kInt4: cols values per row, group padding handled.
 void toFloat(ThreadPool& pool, DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out);
 void fromFloat(ThreadPool& pool, DataType to, const float* rows, int64_t numRows, int64_t cols, std::byte* out);
+// To kInt4 with less error and more time than fromFloat (see quant/int4_fit.h): for weights.
+void fitInt4(ThreadPool& pool, const float* rows, int64_t numRows, int64_t cols, std::byte* out);
 
 // y[t] = (x[t] - mean) / sqrt(variance + epsilon) * weight + bias      x, y: [tokens, size]; y may be x
 void layerNorm(ThreadPool& pool, const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens,

@@ -200,7 +200,7 @@ void WeightLoader::loadMatrix(const Planned& planned) {
 void WeightLoader::quantize(const Planned& planned, const std::byte* filed, int64_t count, std::byte* out) {
   const TensorSource& source = *planned.source;
   cpu::toFloat(pool_, source.dtype, filed, count, source.cols, floats_.as<float>());
-  cpu::fromFloat(pool_, DataType::kInt4, floats_.as<float>(), count, source.cols, out);
+  cpu::fitInt4(pool_, floats_.as<float>(), count, source.cols, out);
 }
 
 void WeightLoader::loadRows(const Planned& planned, Tier tier, int64_t firstRow) {

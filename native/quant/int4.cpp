@@ -30,15 +30,7 @@ void putNibble(int64_t i, int q, std::byte* group) {
 
 void quantizeGroup(const float* values, int64_t count, std::byte* group) {
   const auto [lowest, highest] = std::minmax_element(values, values + count);
-  const Int4Range range = int4Range(*lowest, *highest);
-  std::memset(group, 0, kInt4GroupBytes);
-  std::memcpy(group, &range.scaleBits, 2);
-  std::memcpy(group + 2, &range.minBits, 2);
-  if (range.scale == 0) return;
-  for (int64_t i = 0; i < kInt4GroupSize; ++i) {
-    const float steps = (values[std::min(i, count - 1)] - range.min) / range.scale;
-    putNibble(i, static_cast<int>(std::nearbyint(std::clamp(steps, 0.0f, kMaxInt4))), group);
-  }
+  encodeInt4Group(values, count, int4Range(*lowest, *highest), group);
 }
 
 void dequantizeGroup(const std::byte* group, int64_t count, float* values) {
@@ -57,7 +49,8 @@ void dequantizeGroup(const std::byte* group, int64_t count, float* values) {
 
 Int4Range int4Range(float lowest, float highest) {
   Int4Range range{};
-  range.minBits = nearestFloat16(lowest);
+  // -0 becomes 0: which of the two a minimum is depends on the order of comparisons.
+  range.minBits = nearestFloat16(lowest + 0.0f);
   if (float16ToFloat(range.minBits) > lowest) range.minBits = nextFloat16Down(range.minBits);
   range.min = float16ToFloat(range.minBits);
   const double scale = (double{highest} - range.min) / kMaxInt4;
@@ -65,6 +58,26 @@ Int4Range int4Range(float lowest, float highest) {
   if (float16ToFloat(range.scaleBits) < scale) range.scaleBits = nextFloat16Up(range.scaleBits);
   range.scale = float16ToFloat(range.scaleBits);
   return range;
+}
+
+Int4Range nearestInt4Range(double min, double scale) {
+  Int4Range range{};
+  range.minBits = nearestFloat16(min);
+  range.min = float16ToFloat(range.minBits);
+  range.scaleBits = nearestFloat16(scale);
+  range.scale = float16ToFloat(range.scaleBits);
+  return range;
+}
+
+void encodeInt4Group(const float* values, int64_t count, const Int4Range& range, std::byte* group) {
+  std::memset(group, 0, kInt4GroupBytes);
+  std::memcpy(group, &range.scaleBits, 2);
+  std::memcpy(group + 2, &range.minBits, 2);
+  if (range.scale == 0) return;
+  for (int64_t i = 0; i < kInt4GroupSize; ++i) {
+    const float steps = (values[std::min(i, count - 1)] - range.min) / range.scale;
+    putNibble(i, static_cast<int>(std::nearbyint(std::clamp(steps, 0.0f, kMaxInt4))), group);
+  }
 }
 
 void quantizeInt4(const float* values, int64_t cols, std::byte* row) {

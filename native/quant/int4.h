@@ -25,6 +25,12 @@ struct Int4Range {
 // all values equal min.
 Int4Range int4Range(float lowest, float highest);
 
+// The grid nearest to the one wanted, saturating like int4Range.
+Int4Range nearestInt4Range(double min, double scale);
+
+// One group of `count` <= 64 values, each at the nearest point of the grid.
+void encodeInt4Group(const float* values, int64_t count, const Int4Range& range, std::byte* group);
+
 // Scalar meaning of the format; the vector kernels give the same bytes and values.
 void quantizeInt4(const float* values, int64_t cols, std::byte* row);
 void dequantizeInt4(const std::byte* row, int64_t cols, float* values);

@@ -1,4 +1,4 @@
-foreach(name kernels thread_pool)
+foreach(name kernels int4_fit thread_pool)
   add_executable(${name}_test ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cpp)
   target_link_libraries(${name}_test PRIVATE flexplan_native)
   add_test(NAME ${name} COMMAND ${name}_test)
