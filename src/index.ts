@@ -29,6 +29,7 @@ export { Engine, type EngineOptions, type RunResult, type Sequence } from './eng
 export { generate, type Completion, type GenerateOptions } from './engine/generate.js';
 export { loadModelConfig, openModelFolder, type ModelFolder } from './engine/model-folder.js';
 export { loadTokenizer, type Tokenizer } from './engine/tokenizer.js';
+export { perplexity } from './engine/perplexity.js';
 export { everythingInMemory } from './engine/default-policy.js';
 export { readPromptFile, type PromptFile } from './batch/prompt-file.js';
 export { runBatch, type BatchOptions, type BatchResult } from './batch/run-batch.js';

@@ -33,6 +33,12 @@ export function readJson<T>(path: string): T {
   return JSON.parse(readFileSync(path, 'utf8')) as T;
 }
 
+/** Token ids from a file of little-endian 16-bit numbers. */
+export function tokenIds(path: string): number[] {
+  const bytes = readFileSync(path);
+  return Array.from({ length: bytes.length / 2 }, (_, i) => bytes.readUInt16LE(2 * i));
+}
+
 /** A greedy sequence that no end token stops. */
 export function greedy(promptIds: readonly number[], maxTokens: number, changes: Partial<Sequence> = {}): Sequence {
   return {

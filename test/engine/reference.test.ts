@@ -1,11 +1,12 @@
 /** The engine against transformers: logits, greedy tokens, completions, perplexity. */
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { everythingInMemory } from '../../src/engine/default-policy.js';
 import { generate } from '../../src/engine/generate.js';
 import { openModelFolder } from '../../src/engine/model-folder.js';
+import { perplexity } from '../../src/engine/perplexity.js';
 import { loadTokenizer } from '../../src/engine/tokenizer.js';
-import { describeNative, fixtureFolder, greedy, KJV, readJson, ROOT, runOnce, systemInfo } from './native.js';
+import { describeNative, fixtureFolder, greedy, KJV, readJson, ROOT, runOnce, systemInfo, tokenIds } from './native.js';
 
 interface Expected {
   prompts: { prompt: number[]; greedy_tokens: number[]; min_margin: number; logits: number[][] }[];
@@ -97,26 +98,47 @@ describeNative('the example model', () => {
     });
     expect(decided).toBeGreaterThanOrEqual(4);
   });
+});
 
-  // 4-bit weights: all matrices in min-max groups of 64, the tied embedding too, by the reference's own arithmetic.
-  test.each([
-    [16, 26.227, 0.05],
-    [4, 26.485, 0.1],
-  ] as const)(
-    'has the perplexity of the reference with %i-bit weights',
-    async (weightBits, expected, tolerance) => {
-      const bytes = readFileSync(`${KJV}/eval-tokens.u16`);
-      const ids = Array.from({ length: bytes.length / 2 }, (_, i) => bytes.readUInt16LE(2 * i));
-      const windows: number[][] = [];
-      for (let start = 0; start + 257 <= ids.length; start += 256) windows.push(ids.slice(start, start + 257));
-      const policy = { ...everythingInMemory('cpu', windows.length), weightBits };
-      const sequences = windows.map((window) => greedy(window, 0, { scorePrompt: true }));
-      const { result } = await runOnce(await openModelFolder(KJV), sequences, { policy });
-      const logProbs = result.sequences.flatMap(({ promptLogProbs }) => [...promptLogProbs!]);
-      expect(logProbs).toHaveLength(256 * windows.length);
-      const perplexity = Math.exp(-logProbs.reduce((sum, value) => sum + value, 0) / logProbs.length);
-      expect(Math.abs(perplexity - expected)).toBeLessThan(tolerance);
-    },
-    240_000,
-  );
+describeNative('the perplexity of the example model', () => {
+  const ids = tokenIds(`${KJV}/eval-tokens.u16`);
+  const measured = new Map<string, Promise<number>>();
+
+  /** Of the evaluation text, 256 tokens predicted in each window. Measured once. */
+  function perplexityWith(weightBits: 16 | 4, kvCacheBits: 16 | 4): Promise<number> {
+    const key = `${weightBits} ${kvCacheBits}`;
+    const measure = async () => {
+      const policy = { ...everythingInMemory('cpu', 32), weightBits, kvCacheBits };
+      return perplexity({ folder: await openModelFolder(KJV), policy, device: 'cpu', numThreads: 2 }, ids, 256);
+    };
+    const known = measured.get(key) ?? measure();
+    measured.set(key, known);
+    return known;
+  }
+
+  test('is that of the reference', async () => {
+    expect(Math.abs((await perplexityWith(16, 16)) - 26.227)).toBeLessThan(0.05);
+  });
+
+  test('with 4-bit weights is below 26.485, which is what the reference has with plain min-max groups', async () => {
+    const loss = (await perplexityWith(4, 16)) / (await perplexityWith(16, 16)) - 1;
+    expect(await perplexityWith(4, 16)).toBeLessThan(26.485);
+    expect(loss).toBeGreaterThan(0.001); // Were the weights not 4-bit, nothing would be lost.
+  });
+
+  test('with 4-bit weights and KV cache is within 1.5 % of 16-bit', async () => {
+    const loss = (await perplexityWith(4, 4)) / (await perplexityWith(16, 16)) - 1;
+    expect(loss).toBeLessThan(0.015);
+    expect(await perplexityWith(4, 4)).toBeGreaterThan(await perplexityWith(4, 16));
+  });
+
+  test('needs more tokens than one window predicts', async () => {
+    const options = {
+      folder: await openModelFolder(KJV),
+      policy: everythingInMemory('cpu', 1),
+      device: 'cpu',
+    } as const;
+    await expect(perplexity(options, ids.slice(0, 256), 256)).rejects.toMatchObject({ code: 'bad-input' });
+    expect(await perplexity(options, ids.slice(0, 257), 256)).toBeGreaterThan(1);
+  });
 });
