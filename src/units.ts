@@ -11,7 +11,6 @@ export const GIB = 2 ** 30;
 export const TIB = 2 ** 40;
 export const TERA = 1e12;
 export const GIGA = 1e9;
-export const BITS_PER_BYTE = 8;
 export const MILLISECONDS_PER_SECOND = 1e3;
 
 const SIZE_FACTORS: Readonly<Record<string, number>> = {

@@ -15,7 +15,6 @@ const MODULE_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   units: ['errors'],
   schema: ['errors'],
-  schema: ['errors'],
   models: BASE,
   workload: BASE,
   hardware: BASE,
