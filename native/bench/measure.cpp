@@ -4,7 +4,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <string>
+#include <thread>
 #include <unistd.h>
 
 #include "core/aligned_buffer.h"
@@ -15,6 +17,8 @@
 
 namespace flexplan::bench {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kFillGrain = int64_t{1} << 20;
 constexpr int64_t kReadGrain = int64_t{4} << 20;
@@ -35,6 +39,28 @@ int64_t cacheSpillBytes() {
 #endif
   constexpr int64_t kUnknown = int64_t{32} << 20;
   return 2 * (cache > 0 ? cache : kUnknown);
+}
+
+// A task of the engine launches about so many loops in a row, after it has waited for its inputs longer than threads spin.
+constexpr int kLaunchesInARow = 10;
+constexpr auto kPauseBetweenTasks = std::chrono::microseconds(300);
+
+// A few microseconds of one thread.
+uint32_t busyWork() {
+  uint32_t state = 1;
+  for (int i = 0; i < 2000; ++i) state = (state ^ (state >> 7)) * 1664525u + 1013904223u;
+  return state;
+}
+
+template <typename Body>
+double shortestSeconds(Body body) {
+  double shortest = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < 20; ++i) {
+    const auto start = Clock::now();
+    body();
+    shortest = std::min(shortest, std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  return shortest;
 }
 
 // Copies of an operand that must take turns so that each is out of the cache when its turn comes.
@@ -75,7 +101,6 @@ AlignedBuffer storedCopies(ThreadPool& pool, DataType type, int64_t rows, int64_
 // Times body(i) for i = 0 .. repetitions - 1, after two calls that are not timed.
 template <typename Body>
 Samples sample(int repetitions, double work, Body&& body) {
-  using Clock = std::chrono::steady_clock;
   constexpr int kWarmUps = 2;
   Samples samples{{}, work};
   samples.seconds.reserve(size(repetitions));
@@ -174,11 +199,21 @@ Samples measureAttention(const AttentionSetting& setting, int repetitions, int n
 Samples measureLaunch(int repetitions, int numThreads) {
   expectPositive("repetitions", repetitions);
   ThreadPool pool(numThreads);
-  std::atomic<int64_t> seen{0};
-  return sample(repetitions, 1, [&](int) {
-    pool.parallelFor(pool.numThreads() * int64_t{4}, 1,
-                     [&](int64_t begin, int64_t) { seen.fetch_add(begin, std::memory_order_relaxed); });
-  });
+  const int64_t ranges = int64_t{4} * pool.numThreads();
+  std::atomic<uint32_t> sink{0};
+  const auto work = [&](int64_t begin, int64_t end) {
+    for (int64_t range = begin; range < end; ++range) sink.fetch_add(busyWork(), std::memory_order_relaxed);
+  };
+  const double ideal = shortestSeconds([&] { work(0, ranges); }) / pool.numThreads();
+  Samples samples{{}, kLaunchesInARow};
+  for (int i = 0; i < repetitions; ++i) {
+    std::this_thread::sleep_for(kPauseBetweenTasks);
+    const auto start = Clock::now();
+    for (int launch = 0; launch < kLaunchesInARow; ++launch) pool.parallelFor(ranges, 1, work);
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    samples.seconds.push_back(std::max(0.0, seconds - kLaunchesInARow * ideal));
+  }
+  return samples;
 }
 
 }  // namespace flexplan::bench

@@ -38,7 +38,7 @@ struct AttentionSetting {
 // Prefill: work = FLOPs of the (query, key) pairs that causality allows. Decode: work = KV bytes.
 Samples measureAttention(const AttentionSetting& setting, int repetitions, int numThreads);
 
-// An almost empty parallel region. work: 1 launch.
+// What parallel loops cost beyond their work: a few in a row after a pause, as the engine's tasks launch them. work: launches.
 Samples measureLaunch(int repetitions, int numThreads);
 
 }  // namespace flexplan::bench

@@ -189,7 +189,7 @@ export interface NativeMeasurements {
     repetitions: number;
     numThreads: number;
   }): Promise<NativeSamples>;
-  /** An (almost) empty parallel region. work = 1. */
+  /** What parallel loops cost beyond their work: a few in a row after a pause, as the engine's tasks launch them. work = launches. */
   launch(options: { repetitions: number; numThreads: number }): Promise<NativeSamples>;
   /** A task handed from one scheduler thread to another and back; work = hand-overs of one repetition. */
   task(options: { repetitions: number }): Promise<NativeSamples>;
