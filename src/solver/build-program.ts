@@ -7,7 +7,13 @@ import type { CostTerms } from '../cost-model/cost-terms.js';
 import { TENSOR_CLASSES } from '../policy/policy.js';
 import { TIERS, type Device, type Tier } from '../tiers.js';
 import type { LinearProgram, LinearRow, LinearTerm, LinearVariable } from './linear-program.js';
-import { ATTENDED, minimumOver, placementVariable, type PlacementDomain } from './placements.js';
+import { minimumOver, placementVariable, type PlacementDomain } from './placements.js';
+
+/** Attended share of the KV cache on a tier: the variable, and the fraction that caps it. */
+const ATTENDED_SHARES: readonly { readonly variable: PlacementVariable; readonly tier: Tier }[] = [
+  { variable: 'kvCpuAttended', tier: 'cpu' },
+  { variable: 'kvDiskCpuAttended', tier: 'disk' },
+];
 
 /** Tiers without capacity take nothing; only a device beside the CPU leaves attention to it. */
 export function placementDomain(terms: CostTerms, device: Device): PlacementDomain {
@@ -44,7 +50,7 @@ export function placementVariables(domain: PlacementDomain, seconds: Affine = ZE
   const allowed = new Set<string>(
     TENSOR_CLASSES.flatMap((tensorClass) => domain.tiers.map((tier) => placementVariable(tensorClass, tier))),
   );
-  for (const { variable, tier } of ATTENDED) {
+  for (const { variable, tier } of ATTENDED_SHARES) {
     if (domain.cpuAttention && domain.tiers.includes(tier)) allowed.add(variable);
   }
   return PLACEMENT_VARIABLES.map((name) => ({
@@ -63,7 +69,7 @@ export function domainRows(): LinearRow[] {
     lower: 1,
     upper: 1,
   }));
-  const attended = ATTENDED.map(({ variable, tier }) => ({
+  const attended = ATTENDED_SHARES.map(({ variable, tier }) => ({
     name: `attended.${tier}`,
     terms: [
       { variable, coefficient: 1 },

@@ -12,12 +12,6 @@ export interface PlacementDomain {
   readonly cpuAttention: boolean;
 }
 
-/** Attended share of the KV cache on a tier: the variable, and the fraction that caps it. */
-export const ATTENDED = [
-  { variable: 'kvCpuAttended', tier: 'cpu' },
-  { variable: 'kvDiskCpuAttended', tier: 'disk' },
-] as const satisfies readonly { variable: PlacementVariable; tier: Tier }[];
-
 export const placementVariable = (tensorClass: TensorClass, tier: Tier): PlacementVariable => `${tensorClass}.${tier}`;
 
 function attendedSaving({ coefficients }: Affine, { cpuAttention }: PlacementDomain, tier: Tier): number {

@@ -23,7 +23,7 @@ const MEASUREMENTS: [string, (instruments: Instruments) => Promise<NativeSamples
     (i) => i.attention({ ...heads, phase: 'decode', sequences: 3, tokens: 64, repetitions, numThreads: 2 }),
     kvBytes,
   ],
-  ['launch', (i) => i.launch({ repetitions, numThreads: 2 }), 1],
+  ['launch', (i) => i.launch({ repetitions, numThreads: 2 }), 10],
   ['diskWrite', (i) => i.diskWrite(disk), 4 * MIB],
   ['diskRead', (i) => i.diskRead(disk), 4 * MIB],
   [
