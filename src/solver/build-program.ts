@@ -2,7 +2,15 @@
  * The cost terms of one batch shape as a linear program: minimise the seconds of the job over all placements that fit.
  * A maximum of terms becomes one variable above each of them; nothing is computed here that the estimate computes too.
  */
-import { minus, PLACEMENT_VARIABLES, scale, sum, ZERO, type Affine } from '../cost-model/affine.js';
+import {
+  minus,
+  PLACEMENT_VARIABLES,
+  scale,
+  sum,
+  ZERO,
+  type Affine,
+  type PlacementVariable,
+} from '../cost-model/affine.js';
 import type { CostTerms } from '../cost-model/cost-terms.js';
 import { TENSOR_CLASSES } from '../policy/policy.js';
 import { TIERS, type Device, type Tier } from '../tiers.js';
