@@ -1,6 +1,6 @@
-/** Tables and words for the terminal. Colour is for people: picocolors leaves it out when the output is piped. */
+/** Tables and words for the terminal. */
 import Table from 'cli-table3';
-import pc from 'picocolors';
+import picocolors from 'picocolors';
 import type { Policy } from '../policy/policy.js';
 import type { StageName, Tier } from '../tiers.js';
 
@@ -19,6 +19,11 @@ const FRAME = {
   'right-mid': '',
   middle: '  ',
 };
+
+/** Colour is for people: never in a pipe or a file, not even where picocolors would (it takes CI for a terminal). */
+const pc = picocolors.createColors(
+  process.env['FORCE_COLOR'] !== undefined || (process.stdout.isTTY === true && picocolors.isColorSupported),
+);
 
 /** Rows under a dim head, numbers (every column but the first, unless told) to the right. */
 export function table(
