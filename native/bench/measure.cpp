@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
-#include <limits>
 #include <string>
 #include <thread>
 #include <unistd.h>
@@ -50,17 +49,6 @@ uint32_t busyWork() {
   uint32_t state = 1;
   for (int i = 0; i < 2000; ++i) state = (state ^ (state >> 7)) * 1664525u + 1013904223u;
   return state;
-}
-
-template <typename Body>
-double shortestSeconds(Body body) {
-  double shortest = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < 20; ++i) {
-    const auto start = Clock::now();
-    body();
-    shortest = std::min(shortest, std::chrono::duration<double>(Clock::now() - start).count());
-  }
-  return shortest;
 }
 
 // Copies of an operand that must take turns so that each is out of the cache when its turn comes.
@@ -204,7 +192,9 @@ Samples measureLaunch(int repetitions, int numThreads) {
   const auto work = [&](int64_t begin, int64_t end) {
     for (int64_t range = begin; range < end; ++range) sink.fetch_add(busyWork(), std::memory_order_relaxed);
   };
-  const double ideal = shortestSeconds([&] { work(0, ranges); }) / pool.numThreads();
+  constexpr int kRunsAlone = 20;
+  const std::vector<double> alone = sample(kRunsAlone, 1, [&](int) { work(0, ranges); }).seconds;
+  const double ideal = *std::min_element(alone.begin(), alone.end()) / pool.numThreads();
   Samples samples{{}, kLaunchesInARow};
   for (int i = 0; i < repetitions; ++i) {
     std::this_thread::sleep_for(kPauseBetweenTasks);

@@ -7,11 +7,9 @@
 #if defined(__linux__)
 #include <sched.h>
 #endif
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 #include "core/error.h"
+#include "core/relax.h"
 
 namespace flexplan {
 namespace {
@@ -21,14 +19,6 @@ constexpr int kOpen = 0x400;
 constexpr int kMaxThreads = kInsideMask;
 // Some 30 microseconds of waiting without a system call: longer than the gap between two kernels of one layer.
 constexpr int kSpins = 1000;
-
-void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  asm volatile("isb");
-#endif
-}
 
 int checkedThreads(int numThreads) {
   if (numThreads < 0 || numThreads > kMaxThreads)

@@ -1,22 +1,12 @@
 #include "engine/progress.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "core/relax.h"
 
 namespace flexplan {
 namespace {
 
 // A few microseconds: longer would take time from the threads that compute.
 constexpr int kSpins = 100;
-
-void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  asm volatile("isb");
-#endif
-}
 
 }  // namespace
 
