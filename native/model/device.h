@@ -16,8 +16,10 @@ namespace flexplan {
 
 enum class DeviceKind : uint8_t { kCuda, kCpu, kEmulated };
 
-// Operations work on device memory, in the caller's order, and are done when they return; one thread at a time calls
-// them. Shapes and meanings are those of cpu/ops.h. Allocation and link copies may come from any thread.
+// Operations work on device memory, in the caller's order; one thread at a time calls them. They may return before they
+// are done (what they take from host memory they have taken): whoever uses their results outside the device, or gives
+// their operands' memory to a link copy, awaits a mark. Shapes and meanings are those of cpu/ops.h. Allocation, marks to
+// await and link copies may come from any thread.
 class Device {
  public:
   virtual ~Device() = default;
@@ -29,9 +31,15 @@ class Device {
   virtual LinkChannel& cpuToGpu() = 0;
   virtual LinkChannel& gpuToCpu() = 0;
 
+  // The operations so far, as a number to await; for a device whose operations are done when they return there is
+  // nothing to await.
+  virtual int64_t mark() { return 0; }
+  virtual void await(int64_t /*mark*/) {}
+
   // Copies inside device memory.
   virtual void copy(std::span<const CopyPiece> pieces) = 0;
-  // `count` floats of device memory as the host sees them; `scratch` holds them where they had to be copied.
+  // `count` floats of device memory as the host sees them, when the operations so far are done; `scratch` holds them
+  // where they had to be copied.
   virtual std::span<const float> view(const float* data, int64_t count, std::vector<float>& scratch) = 0;
 
   virtual void matmul(std::span<const cpu::Matmul> ops, int64_t tokens) = 0;
