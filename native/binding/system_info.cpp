@@ -5,6 +5,7 @@
 
 #include "core/thread_pool.h"
 #include "cpu/ops.h"
+#include "cuda/cuda_api.h"
 
 namespace flexplan {
 namespace {
@@ -28,6 +29,20 @@ double memoryBytes(const std::string& key) {
   return text.empty() ? 0 : std::stod(text) * kBytesPerKib;
 }
 
+// What is free is asked of the one that is used, the first: asking wakes a GPU up.
+Napi::Array cudaDevices(Napi::Env env, cuda::CudaApi& api) {
+  Napi::Array devices = Napi::Array::New(env);
+  for (const cuda::DeviceInfo& info : api.devices()) {
+    Napi::Object device = Napi::Object::New(env);
+    device.Set("name", info.name);
+    device.Set("computeCapability", info.computeCapability);
+    device.Set("totalBytes", static_cast<double>(info.totalBytes));
+    if (devices.Length() == 0) device.Set("freeBytes", static_cast<double>(api.freeBytes()));
+    devices.Set(devices.Length(), device);
+  }
+  return devices;
+}
+
 }  // namespace
 
 Napi::Value systemInfo(const Napi::CallbackInfo& info) {
@@ -42,7 +57,9 @@ Napi::Value systemInfo(const Napi::CallbackInfo& info) {
   object.Set("numCpus", numUsableCpus());
   object.Set("totalMemoryBytes", memoryBytes("MemTotal"));
   object.Set("availableMemoryBytes", memoryBytes("MemAvailable"));
-  object.Set("cudaDevices", Napi::Array::New(env));
+  const auto api = cuda::systemCudaApi();
+  object.Set("hasCuda", api != nullptr);
+  object.Set("cudaDevices", api ? cudaDevices(env, *api) : Napi::Array::New(env));
   return object;
 }
 

@@ -6,6 +6,15 @@
 #include "core/error.h"
 
 namespace flexplan {
+namespace {
+
+// Unpinned before it is freed.
+struct HostMemory {
+  AlignedBuffer buffer;
+  std::shared_ptr<void> pin;
+};
+
+}  // namespace
 
 MemoryBudget::Charge::Charge(Charge&& other) noexcept
     : budget_(std::exchange(other.budget_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
@@ -57,8 +66,16 @@ TierBuffer TierBuffer::onHost(MemoryBudget& budget, int64_t bytes, const std::st
   if (bytes <= 0) return {};
   const int64_t rounded = roundUp(bytes, static_cast<int64_t>(alignment));
   MemoryBudget::Charge charge = budget.take(rounded, what);
-  auto memory = std::make_shared<AlignedBuffer>(static_cast<size_t>(rounded), alignment);
-  std::byte* const data = memory->data();
+  auto memory = std::make_shared<HostMemory>();
+  if (HostPinner* const pinner = budget.pinner()) {
+    // Whole pages: none is shared with memory that is pinned or freed apart.
+    memory->buffer =
+        AlignedBuffer(static_cast<size_t>(roundUp(rounded, int64_t{kPageBytes})), std::max(alignment, kPageBytes));
+    memory->pin = pinner->pin(memory->buffer.data(), static_cast<int64_t>(memory->buffer.size()));
+  } else {
+    memory->buffer = AlignedBuffer(static_cast<size_t>(rounded), alignment);
+  }
+  std::byte* const data = memory->buffer.data();
   return TierBuffer(std::move(charge), std::move(memory), data);
 }
 

@@ -13,6 +13,14 @@
 
 namespace flexplan {
 
+// Prepares host memory for a device that copies it by itself.
+class HostPinner {
+ public:
+  virtual ~HostPinner() = default;
+  // Locks whole pages in place until the handle is gone. Null when the system refuses: the memory works, slower.
+  virtual std::shared_ptr<void> pin(std::byte* pages, int64_t bytes) = 0;
+};
+
 class MemoryBudget {
  public:
   MemoryBudget(Tier tier, int64_t capacityBytes) : tier_(tier), capacityBytes_(capacityBytes) {}
@@ -40,6 +48,10 @@ class MemoryBudget {
   // `what` names the buffer in the error. Throws Error kOutOfMemory (disk: kNoDiskSpace) beyond the cap.
   Charge take(int64_t bytes, const std::string& what);
 
+  // Host memory charged from now on is pinned. `pinner` must outlive that memory; null: no longer.
+  void pinWith(HostPinner* pinner) { pinner_ = pinner; }
+  HostPinner* pinner() const { return pinner_; }
+
   int64_t usedBytes() const;
   int64_t peakBytes() const;
   int64_t capacityBytes() const { return capacityBytes_; }
@@ -50,6 +62,7 @@ class MemoryBudget {
 
   const Tier tier_;
   const int64_t capacityBytes_;
+  HostPinner* pinner_ = nullptr;
   mutable std::mutex mutex_;
   int64_t usedBytes_ = 0;
   int64_t peakBytes_ = 0;
@@ -62,7 +75,8 @@ class TierBuffer {
   // Memory of another allocator: `owner` frees it.
   TierBuffer(MemoryBudget::Charge charge, std::shared_ptr<void> owner, std::byte* data)
       : charge_(std::move(charge)), owner_(std::move(owner)), data_(data) {}
-  // Host memory, rounded up to the alignment. The budget is asked before the system is; both throw Error kOutOfMemory.
+  // Host memory, rounded up to the alignment; pinned if the budget has a pinner. The budget is asked before the system
+  // is; both throw Error kOutOfMemory.
   static TierBuffer onHost(MemoryBudget& budget, int64_t bytes, const std::string& what,
                            size_t alignment = kCacheLineBytes);
 

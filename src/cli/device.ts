@@ -1,6 +1,6 @@
 /** `--device`: what `auto` means here, and the numbers of the emulated device. */
 import type { EngineOptions } from '../engine/engine.js';
-import type { NativeSystemInfo } from '../engine/native-addon.js';
+import type { NativeCudaDevice, NativeSystemInfo } from '../engine/native-addon.js';
 import { FlexplanError } from '../errors.js';
 import type { Device, Tier } from '../tiers.js';
 
@@ -14,11 +14,33 @@ export interface DeviceRequest {
 
 export type DeviceSettings = Pick<EngineOptions, 'device' | 'capacityBytes' | 'linkBytesPerSecond'>;
 
-export function resolveDevice(wanted: Device | 'auto' | undefined, { cudaDevices }: NativeSystemInfo): Device {
-  if (wanted === 'cuda' && cudaDevices.length === 0)
-    throw new FlexplanError('no-device', 'expected a CUDA device, got none; use --device cpu or --device emulated');
-  if (wanted === undefined || wanted === 'auto') return cudaDevices.length > 0 ? 'cuda' : 'cpu';
+/** The engine has no code for older GPUs: native/cuda/cuda_api.h, kLeastComputeCapability. */
+const LEAST_COMPUTE_CAPABILITY = 75;
+
+/** `auto` and nothing at all: cuda where it can be used, else cpu. Throws `no-device` saying why there is no cuda. */
+export function resolveDevice(wanted: Device | 'auto' | undefined, system: NativeSystemInfo): Device {
+  const lack = whyNoCuda(system);
+  if (wanted === 'cuda' && lack)
+    throw new FlexplanError(
+      'no-device',
+      `expected a CUDA device, got ${lack}; or use --device cpu or --device emulated`,
+    );
+  if (wanted === undefined || wanted === 'auto') return lack ? 'cpu' : 'cuda';
   return wanted;
+}
+
+/** What is missing, and what to do about it. */
+function whyNoCuda({ hasCuda, cudaDevices: [gpu] }: NativeSystemInfo): string | undefined {
+  if (!hasCuda)
+    return 'an engine built without it; install the CUDA toolkit (nvcc 12 or newer), then run `npm run build:native`';
+  if (!gpu) return 'none; check the driver with `nvidia-smi` and the variable CUDA_VISIBLE_DEVICES';
+  if (gpu.computeCapability < LEAST_COMPUTE_CAPABILITY)
+    return `${gpu.name} of compute capability ${version(gpu)}; choose a GPU of ${LEAST_COMPUTE_CAPABILITY / 10} or newer with CUDA_VISIBLE_DEVICES`;
+  return undefined;
+}
+
+function version({ computeCapability }: NativeCudaDevice): string {
+  return (computeCapability / 10).toFixed(1);
 }
 
 /** Caps that were given; tiers without one keep what the machine has. */

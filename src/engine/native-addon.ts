@@ -216,6 +216,15 @@ export interface NativeMeasurements {
   }): Promise<NativeSamples>;
 }
 
+export interface NativeCudaDevice {
+  readonly name: string;
+  /** 10 x major + minor: 90 is a Hopper. */
+  readonly computeCapability: number;
+  readonly totalBytes: number;
+  /** Free now, of the one that is used. */
+  readonly freeBytes?: number;
+}
+
 export interface NativeSystemInfo {
   readonly cpuName: string;
   /** Kernel set in use (`generic`, `avx2`, `avx512`, `avx512bf16`) and all that this machine has. */
@@ -224,7 +233,10 @@ export interface NativeSystemInfo {
   readonly numCpus: number;
   readonly totalMemoryBytes: number;
   readonly availableMemoryBytes: number;
-  readonly cudaDevices: readonly { readonly name: string; readonly totalBytes: number; readonly freeBytes: number }[];
+  /** Whether the engine was built with CUDA. */
+  readonly hasCuda: boolean;
+  /** GPUs that the driver shows; the first is the one that is used. */
+  readonly cudaDevices: readonly NativeCudaDevice[];
 }
 
 export interface NativeAddon {

@@ -23,6 +23,7 @@ const SYSTEM: NativeSystemInfo = {
   numCpus: 2,
   totalMemoryBytes: 8e9,
   availableMemoryBytes: 6e9,
+  hasCuda: false,
   cudaDevices: [],
 };
 

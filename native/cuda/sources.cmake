@@ -1,0 +1,11 @@
+if(FLEXPLAN_HAS_CUDA)
+  file(GLOB FLEXPLAN_CUDA_KERNELS CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cu)
+  set(FLEXPLAN_CUDA_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/cuda_runtime.cpp
+    ${FLEXPLAN_CUDA_KERNELS})
+  # Errors name files of the package, not of the machine that built it.
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/cuda_runtime.cpp PROPERTIES
+    COMPILE_OPTIONS "-fmacro-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}/=")
+else()
+  set(FLEXPLAN_CUDA_SOURCES ${CMAKE_CURRENT_LIST_DIR}/cuda_stub.cpp)
+endif()
