@@ -111,9 +111,11 @@ class AttentionRun {
 
   void run(const std::byte* kv) {
     const auto sequenceBytes = setting_.tokens * static_cast<int64_t>(cpu::kvRowBytes(setting_.kvType, setting_.numKvHeads, setting_.headDim));
+    pages_.clear();
     sequences_.clear();
+    for (int64_t i = 0; i < setting_.sequences; ++i) pages_.push_back(kv + i * sequenceBytes);
     for (int64_t i = 0; i < setting_.sequences; ++i)
-      sequences_.push_back({{kv + i * sequenceBytes, setting_.kvType}, setting_.tokens - queries_, queries_,
+      sequences_.push_back({{&pages_[size(i)], setting_.tokens, setting_.kvType}, setting_.tokens - queries_, queries_,
                             q_.as<float>() + i * queries_ * width_, out_.as<float>() + i * queries_ * width_});
     cpu::attention(pool_, {setting_.numHeads, setting_.numKvHeads, setting_.headDim, width_, width_, 0}, sequences_);
   }
@@ -123,6 +125,7 @@ class AttentionRun {
   AttentionSetting setting_;
   int64_t queries_, width_;
   AlignedBuffer q_, out_;
+  std::vector<const std::byte*> pages_;
   std::vector<cpu::AttentionSequence> sequences_;
 };
 

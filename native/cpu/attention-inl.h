@@ -212,8 +212,23 @@ inline void prefetchRows(const std::byte* rows, int64_t positions, const Attenti
     for (int64_t byte = 0; byte < u.headBytes; byte += 64) __builtin_prefetch(rows + p * u.rowBytes + byte, 0, 2);
 }
 
+// The KV row of a position. The rows of a chunk lie in one page.
+inline const std::byte* kvRow(const AttentionUnit& u, int64_t position) {
+  const KvView& kv = u.sequence.kv;
+  return kv.pages[position / kv.pageRows] + position % kv.pageRows * u.rowBytes;
+}
+
+// What is read after one head's slice of a chunk: the next head's, or the first one's of the next chunk. The last chunk is
+// followed by itself.
+inline const std::byte* nextKeys(const AttentionUnit& u, int64_t kvHead, Range chunk) {
+  if (kvHead + 1 < u.kvHeadEnd) return kvRow(u, chunk.begin) + (kvHead + 1) * u.headBytes;
+  const int64_t next = chunk.begin + kAttentionChunk;
+  const bool last = next >= u.sequence.numPast + u.sequence.numQueries;
+  return kvRow(u, last ? chunk.begin : next) + u.kvHeadBegin * u.headBytes;
+}
+
 void attendChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range chunk) {
-  const std::byte* k = u.sequence.kv.rows + chunk.begin * u.rowBytes + kvHead * u.headBytes;
+  const std::byte* k = kvRow(u, chunk.begin) + kvHead * u.headBytes;
   const std::byte* v = k + u.shape.numKvHeads * u.headBytes;
   const int64_t positions = chunk.end - chunk.begin;
   // V arrives while K is multiplied, the next head's K while V is added. Slices of heads are too short for the hardware to foresee.
@@ -221,8 +236,7 @@ void attendChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHe
   const int64_t row = (kvHead - u.kvHeadBegin) * s.rowsPerKvHead;
   multiply({{u.sequence.kv.dtype, k, u.rowBytes, positions, u.shape.headDim}, nullptr, s.queries + row * s.dim, s.dim,
             s.rowsPerKvHead, s.scores, kAttentionChunk, s.panel});
-  prefetchRows(kvHead + 1 < u.kvHeadEnd ? k + u.headBytes : k + kAttentionChunk * u.rowBytes - (kvHead - u.kvHeadBegin) * u.headBytes,
-               positions, u);
+  prefetchRows(nextKeys(u, kvHead, chunk), positions, u);
   for (int64_t r = 0; r < s.rowsPerKvHead; ++r) {
     const Range range = attendedInChunk(u, s, r, chunk);
     if (range.begin < range.end)

@@ -16,8 +16,6 @@ constexpr int64_t kColumnBlock = 256;
 constexpr int64_t kPanelRows = 64;
 constexpr int64_t kPanelPad = 16;
 constexpr int64_t kPanelFloats = kPanelRows * (kColumnBlock + kPanelPad);
-// Positions that share one step of the online softmax; chunks begin at multiples of it.
-constexpr int64_t kAttentionChunk = 64;
 
 // Rows that lie `stride` bytes apart.
 struct RowBlock {

@@ -67,10 +67,15 @@ void activate(ThreadPool& pool, Activation f, const float* gate, int64_t count, 
 void rope(ThreadPool& pool, const int32_t* positions, const float* inverseFrequencies, int64_t tokens, int64_t numHeads,
           int64_t headDim, int64_t xStride, float* x);
 
+// Positions that share one step of attention's online softmax; chunks begin at multiples of it.
+constexpr int64_t kAttentionChunk = 64;
+
 // The KV cache of one sequence in one layer: row p holds K then V of position p, numKvHeads * headDim values each, in dtype
-// (kInt4: each head padded to whole groups of 64).
+// (kInt4: each head padded to whole groups of 64). Page n holds rows [n * pageRows, (n + 1) * pageRows), one after the other.
+// pageRows is a multiple of kAttentionChunk, or there is one page. `pages` is host memory, the pages are the device's.
 struct KvView {
-  const std::byte* rows;
+  const std::byte* const* pages;
+  int64_t pageRows;
   DataType dtype;
 };
 

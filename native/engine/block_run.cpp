@@ -77,6 +77,7 @@ void BlockRun::runInOrder() {
         loadKvCache(x);
         loadActivations(x);
         compute(x);
+        context_.device.await(context_.device.mark());
         storeKvCache(x);
         storeActivations(x);
         if (stopped_.load()) throw Stopped();
@@ -120,12 +121,19 @@ void BlockRun::computeTask() {
         const Item x = item(i, j, k);
         awaitInputs(x);
         compute(x);
+        marks_.note(x.index, context_.device.mark());
         computed_.publish(x.index + 1);
       }
-      context_.weights.computed.publish(firstVisit_ + i * numLayers_ + j + 1);
+      context_.weights.publishComputed(firstVisit_ + i * numLayers_ + j);
     }
   }
   computed_.publish(Progress::kComplete);
+}
+
+// Returns when the device is done with the item, and its operands may be copied or overwritten.
+void BlockRun::awaitComputed(const Item& x) {
+  computed_.waitFor(x.index + 1);
+  context_.device.await(marks_.of(x.index));
 }
 
 void BlockRun::awaitInputs(const Item& x) {
@@ -175,7 +183,7 @@ void BlockRun::storeKvCacheTask() {
       for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
         const Item x = item(i, j, k);
         if (j > 0 && j < numLayers_ - 1) {
-          computed_.waitFor(x.index + 1);
+          awaitComputed(x);
           if (isEnded(i)) return;
           storeKvCache(x);
         }
@@ -191,7 +199,7 @@ void BlockRun::storeActivationsTask() {
       for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
         const Item x = item(i, j, k);
         // The head stores nothing, but it reads its buffer until it is done.
-        computed_.waitFor(x.index + 1);
+        awaitComputed(x);
         if (isEnded(i)) return;
         storeActivations(x);
         activationsStored_.publish(x.index + 1);

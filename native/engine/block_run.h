@@ -23,6 +23,7 @@ namespace flexplan {
 struct BlockContext {
   const EngineConfig& config;
   std::span<const Sequence> sequences;
+  Device& device;
   Forward& forward;
   KvCache& kvCache;
   HiddenStates& hiddenStates;
@@ -68,6 +69,7 @@ class BlockRun {
   bool isEnded(int64_t step) const { return step >= numSteps_.load(); }
 
   void awaitInputs(const Item& item);
+  void awaitComputed(const Item& item);
   void compute(const Item& item);
   void finishHead(const Item& item, const std::byte* buffer);
   void loadKvCache(const Item& item);
@@ -83,6 +85,7 @@ class BlockRun {
   const int64_t numLayers_;  // schedule layers
   std::vector<SequenceResult>& results_;
 
+  Marks marks_;  // of the items in computed_
   Progress computed_, kvLoaded_, activationsLoaded_, kvStored_, activationsStored_;
   bool loadsKvCache_ = false, storesKvCache_ = false, movesActivations_ = false;
   std::atomic<int64_t> numSteps_;  // lowered when all sequences have ended

@@ -39,7 +39,10 @@ void EmbeddingReader::gather(Phase phase, const LayerWeights& layer, const Matri
     }
     out += matrix.rowBytes;
   }
-  transfer_.device().copy(inPlace);
+  Device& device = transfer_.device();
+  // Operations before this one may still use the memory that the links fill.
+  if (!fromCpu.empty() || !fromDisk.empty()) device.await(device.mark());
+  device.copy(inPlace);
   transfer_.copy(phase, Link::kCpuToGpu, fromCpu);
   gatherFromDisk(phase, matrix, fromDisk);
 }
@@ -62,7 +65,9 @@ void EmbeddingReader::gatherFromDisk(Phase phase, const Matrix& matrix, std::spa
     if (transfer_.device().hasGpuTier()) {
       transfer_.copy(phase, Link::kCpuToGpu, pieces);
     } else {
-      transfer_.device().copy(pieces);
+      Device& device = transfer_.device();
+      device.copy(pieces);
+      device.await(device.mark());
     }
   }
 }

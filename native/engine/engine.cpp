@@ -54,10 +54,11 @@ Budgets makeBudgets(const PerTier<int64_t>& capacityBytes) {
 }  // namespace
 
 struct Engine::Loaded {
-  explicit Loaded(const EngineConfig& config)
+  Loaded(const EngineConfig& config, const MakeDevice& makeOther)
       : budgets(makeBudgets(config.capacityBytes)),
         pool(config.numThreads),
-        device(makeDevice(config.device, pool, budgets, config.cpuToGpuRate, config.gpuToCpuRate)),
+        device(makeOther ? makeOther(config, pool, budgets)
+                         : makeDevice(config.device, pool, budgets, config.cpuToGpuRate, config.gpuToCpuRate)),
         weights(config.model, config.tensors, {config.weightBits, config.spillDirectory}, *device, budgets, pool),
         layers(config.model, weights),
         context{config, weights, layers, pool, *device, io, budgets} {}
@@ -71,12 +72,15 @@ struct Engine::Loaded {
   RunContext context;
 };
 
-Engine::Engine(EngineConfig config) : config_(std::move(config)) { checked(config_); }
+Engine::Engine(EngineConfig config, MakeDevice makeDevice)
+    : config_(std::move(config)), makeDevice_(std::move(makeDevice)) {
+  checked(config_);
+}
 
 Engine::~Engine() = default;
 
 PerTier<int64_t> Engine::open() {
-  if (!loaded_) loaded_ = std::make_unique<Loaded>(config_);
+  if (!loaded_) loaded_ = std::make_unique<Loaded>(config_, makeDevice_);
   return loaded_->weights.placedBytes();
 }
 

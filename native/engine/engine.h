@@ -1,6 +1,7 @@
 // One loaded model under one policy. No process globals, no threads but its own; nothing here knows JavaScript.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -8,10 +9,12 @@
 
 namespace flexplan {
 
+using MakeDevice = std::function<std::unique_ptr<Device>(const EngineConfig&, ThreadPool&, Budgets&)>;
+
 class Engine {
  public:
-  // Throws Error kBadInput.
-  explicit Engine(EngineConfig config);
+  // makeDevice: makes the device of the configuration's kind when it is not given. Throws Error kBadInput.
+  explicit Engine(EngineConfig config, MakeDevice makeDevice = {});
   ~Engine();
 
   // Takes the device and loads the weights. Returns their bytes on each tier, vectors included.
@@ -26,6 +29,7 @@ class Engine {
   struct Loaded;
 
   const EngineConfig config_;
+  const MakeDevice makeDevice_;
   std::unique_ptr<Loaded> loaded_;
 };
 

@@ -104,9 +104,14 @@ void Forward::decode(const Item& item, const BatchStep& step, const std::byte* b
     readHidden(item, step);
     if (shape_.preNorm) normalize(layer.attentionNorm, hidden, normed, tokens);
     projectQkv(step, view, layer, input);
+    storeNewKvRows(item, step);
+  }
+  const int64_t projected = device_.mark();
+  {
+    const auto timed = clock_.compute(item.phase());
     attendOnDevice(item, step);
   }
-  attendOnCpu(item, step);
+  attendOnCpu(item, step, projected);
   const auto timed = clock_.compute(item.phase());
   multiply(view, layer.o, workspace_.attended, normed, tokens);
   device_.add(normed, tokens * shape_.hiddenSize, hidden);
@@ -138,31 +143,42 @@ void Forward::projectQkv(const BatchStep& step, const LayerView& view, const Dec
   device_.rope(step.positions, frequencies, shape_.numKvHeads, shape_.headDim, shape_.kvSize(), workspace_.k);
 }
 
-// Stores the new KV rows of all slots, and attends those that the device attends.
-void Forward::attendOnDevice(const Item& item, const BatchStep& step) {
-  std::vector<cpu::AttentionSequence> sequences;
+void Forward::storeNewKvRows(const Item& item, const BatchStep& step) {
   for (const ActiveSlot& active : step.active) {
-    const int64_t row = active.firstRow;
-    device_.storeKvRows(kvCache_.dtype(), workspace_.k + row * shape_.kvSize(), workspace_.v + row * shape_.kvSize(),
-                        shape_.kvSize(), active.numTokens, shape_.numKvHeads, shape_.headDim,
-                        kvCache_.newRows(item, active));
-    if (kvCache_.attendedByCpu(item, active)) continue;
-    sequences.push_back({{kvCache_.deviceRows(item, active), kvCache_.dtype()},
-                         active.numPast,
-                         active.numTokens,
-                         workspace_.q + row * shape_.qSize(),
-                         workspace_.attended + row * shape_.qSize()});
+    const int64_t at = active.firstRow * shape_.kvSize();
+    device_.storeKvRows(kvCache_.dtype(), workspace_.k + at, workspace_.v + at, shape_.kvSize(), active.numTokens,
+                        shape_.numKvHeads, shape_.headDim, kvCache_.newRows(item, active));
   }
-  if (sequences.empty()) return;
-  device_.attention(
-      {shape_.numHeads, shape_.numKvHeads, shape_.headDim, shape_.qSize(), shape_.qSize(), shape_.slidingWindow},
-      sequences);
 }
 
-// Sends q and the new KV row to the CPU, attends there, brings the output back.
-void Forward::attendOnCpu(const Item& item, const BatchStep& step) {
+cpu::AttentionShape Forward::attentionShape() const {
+  return {shape_.numHeads, shape_.numKvHeads, shape_.headDim, shape_.qSize(), shape_.qSize(), shape_.slidingWindow};
+}
+
+void Forward::attendOnDevice(const Item& item, const BatchStep& step) {
+  std::vector<const std::byte*> pages;
+  pages.reserve(step.active.size());
+  std::vector<cpu::AttentionSequence> sequences;
+  for (const ActiveSlot& active : step.active) {
+    if (kvCache_.attendedByCpu(item, active)) continue;
+    pages.push_back(kvCache_.deviceRows(item, active));
+    const int64_t at = active.firstRow * shape_.qSize();
+    sequences.push_back({{&pages.back(), active.numPast + active.numTokens, kvCache_.dtype()},
+                         active.numPast,
+                         active.numTokens,
+                         workspace_.q + at,
+                         workspace_.attended + at});
+  }
+  if (!sequences.empty()) device_.attention(attentionShape(), sequences);
+}
+
+// Sends q and the new KV row to the CPU, attends there, brings the output back, all beside what the device does after
+// `projected`.
+void Forward::attendOnCpu(const Item& item, const BatchStep& step, int64_t projected) {
   const int64_t qBytes = shape_.qSize() * kFloatBytes;
   std::vector<CopyPiece> toCpu, toDevice;
+  std::vector<const std::byte*> pages;
+  pages.reserve(step.active.size());
   std::vector<cpu::AttentionSequence> sequences;
   float* q = cpuAttentionWorkspace_.as<float>();
   for (const ActiveSlot& active : step.active) {
@@ -172,19 +188,22 @@ void Forward::attendOnCpu(const Item& item, const BatchStep& step) {
     const int64_t at = active.firstRow * shape_.qSize();
     toCpu.push_back({reinterpret_cast<std::byte*>(q), reinterpret_cast<const std::byte*>(workspace_.q + at), qBytes});
     toCpu.push_back({rows + active.numPast * kvCache_.rowBytes(), kvCache_.newRows(item, active), kvCache_.rowBytes()});
-    sequences.push_back({{rows, kvCache_.dtype()}, active.numPast, active.numTokens, q, out});
+    pages.push_back(rows);
+    sequences.push_back({{&pages.back(), active.numPast + active.numTokens, kvCache_.dtype()},
+                         active.numPast,
+                         active.numTokens,
+                         q,
+                         out});
     toDevice.push_back(
         {reinterpret_cast<std::byte*>(workspace_.attended + at), reinterpret_cast<const std::byte*>(out), qBytes});
     q = out + shape_.qSize();
   }
   if (sequences.empty()) return;
+  device_.await(projected);
   transfer_.copy(item.phase(), Link::kGpuToCpu, toCpu);
   {
     const auto timed = clock_.cpuAttention(item.phase());
-    cpu::attention(
-        pool_,
-        {shape_.numHeads, shape_.numKvHeads, shape_.headDim, shape_.qSize(), shape_.qSize(), shape_.slidingWindow},
-        sequences);
+    cpu::attention(pool_, attentionShape(), sequences);
   }
   transfer_.copy(item.phase(), Link::kCpuToGpu, toDevice);
 }

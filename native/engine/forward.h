@@ -52,8 +52,10 @@ class Forward {
   void readHidden(const Item& item, const BatchStep& step);
   void writeHidden(const Item& item, const BatchStep& step);
   void projectQkv(const BatchStep& step, const LayerView& view, const DecoderLayer& layer, const float* x);
+  void storeNewKvRows(const Item& item, const BatchStep& step);
+  cpu::AttentionShape attentionShape() const;
   void attendOnDevice(const Item& item, const BatchStep& step);
-  void attendOnCpu(const Item& item, const BatchStep& step);
+  void attendOnCpu(const Item& item, const BatchStep& step, int64_t projected);
   void runMlp(const LayerView& view, const Mlp& mlp, const float* x, int64_t tokens, float* out);
   void runMixture(const LayerView& view, const DecoderLayer& layer, const float* x, int64_t tokens, float* y);
   void project(const LayerView& view, int64_t tokens, float* logits);

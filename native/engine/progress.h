@@ -1,6 +1,7 @@
 // How tasks wait for each other: each publishes how far it has come.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -11,6 +12,18 @@ namespace flexplan {
 
 // Thrown out of a wait when the run is stopped, by an error elsewhere or by the user.
 struct Stopped {};
+
+// The device's marks of the last few things computed, by number. Noted before the thing's number is published; whoever
+// comes so late that another has taken its place awaits more than it had to.
+class Marks {
+ public:
+  void note(int64_t number, int64_t mark) { place(number).store(mark, std::memory_order_relaxed); }
+  int64_t of(int64_t number) { return place(number).load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<int64_t>& place(int64_t number) { return marks_[static_cast<size_t>(number) % marks_.size()]; }
+  std::array<std::atomic<int64_t>, 8> marks_{};
+};
 
 // A counter that only grows.
 class Progress {

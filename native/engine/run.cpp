@@ -59,7 +59,14 @@ Run::Run(const RunContext& context, std::span<const Sequence> sequences, const C
   for (const Block& block : blocks_) numVisitsPlanned_ += block.numSteps * context.config.model.numScheduleLayers();
 }
 
-Run::~Run() { stopWeights(); }
+Run::~Run() {
+  stopWeights();
+  try {
+    // A run that ended early leaves operations behind, on memory that is freed next.
+    context_.device.await(context_.device.mark());
+  } catch (...) {
+  }
+}
 
 RunResult Run::execute(const StepCallback& onStep) {
   try {
@@ -75,6 +82,7 @@ RunResult Run::execute(const StepCallback& onStep) {
 void Run::runBlock(const Block& block, const StepCallback& onStep) {
   const BlockContext context{context_.config,
                              sequences_,
+                             context_.device,
                              forward_,
                              kvCache_,
                              hiddenStates_,

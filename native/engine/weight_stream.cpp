@@ -90,9 +90,19 @@ void WeightStream::load(int64_t visit) {
   trace_.record(Task::kLoadWeights, at.block, at.item, [&] { fill(visit); });
 }
 
+void WeightStream::publishComputed(int64_t visit) {
+  marks_.note(visit, transfer_.device().mark());
+  computed_.publish(visit + 1);
+}
+
+void WeightStream::awaitComputed(int64_t visit) {
+  computed_.waitFor(visit + 1);
+  transfer_.device().await(marks_.of(visit));
+}
+
 void WeightStream::loadAll() {
   for (int64_t visit = 0; visit < numVisits(); ++visit) {
-    computed.waitFor(visit - kBuffers + 1);
+    if (visit >= kBuffers) awaitComputed(visit - kBuffers);
     load(visit);
     loaded.publish(visit + 1);
   }
@@ -100,7 +110,7 @@ void WeightStream::loadAll() {
 
 void WeightStream::stop() {
   loaded.stop();
-  computed.stop();
+  computed_.stop();
 }
 
 }  // namespace flexplan

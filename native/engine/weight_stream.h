@@ -32,8 +32,10 @@ class WeightStream {
   void loadAll();
   const std::byte* buffer(int64_t visit) const { return buffers_.data() + visit % kBuffers * bufferBytes_; }
 
-  // Visits loaded, and visits that compute is done with.
-  Progress loaded, computed;
+  // Visits loaded.
+  Progress loaded;
+  // Compute has asked the device for all that it wants of the visit's weights.
+  void publishComputed(int64_t visit);
   void stop();
 
  private:
@@ -45,6 +47,7 @@ class WeightStream {
   const LayerWeights& layer(int64_t visit) const { return weights_.layer(visit % weights_.numLayers()); }
   Where where(int64_t visit) const;
   int64_t numVisits() const;
+  void awaitComputed(int64_t visit);
   void readDisk(int64_t visit);
   void fill(int64_t visit);
 
@@ -58,6 +61,8 @@ class WeightStream {
   TierBuffer buffers_;
   TierBuffer staging_;
   std::array<std::unique_ptr<IoBatch>, kBuffers> reads_;  // destroyed before the memory that they fill
+  Progress computed_;
+  Marks marks_;  // of the visits in computed_
   int64_t numRead_ = 0;                                   // visits whose disk rows have been asked for
 
   mutable std::mutex mutex_;

@@ -1,5 +1,6 @@
 foreach(name tier engine)
-  add_executable(${name}_test ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cpp ${CMAKE_CURRENT_LIST_DIR}/tiny_model.cpp)
+  add_executable(${name}_test ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cpp ${CMAKE_CURRENT_LIST_DIR}/tiny_model.cpp
+                 ${CMAKE_CURRENT_LIST_DIR}/async_device.cpp)
   target_link_libraries(${name}_test PRIVATE flexplan_native)
   target_compile_options(${name}_test PRIVATE -Wall -Wextra)
   add_test(NAME ${name} COMMAND ${name}_test)

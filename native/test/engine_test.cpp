@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "engine/progress.h"
+#include "test/async_device.h"
 #include "test/check.h"
 #include "test/tiny_model.h"
 
@@ -120,6 +121,38 @@ void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicie
   check.that(numPairs > 1000 * numPolicies, "order of tasks: enough pairs, " + std::to_string(numPairs));
   check.that(numOverlapped > 4 * numPolicies && numEmulated > 4 * numPolicies,
              "policies: enough with overlap, enough emulated");
+}
+
+// A device that lags behind gives the same results: nothing of it is used too early.
+void testAsyncDevice(Checks& check, const TemporaryFolder& folder, int numPolicies) {
+  Random random(12);
+  int64_t numWaits = 0;
+  for (const Family family : {Family::kOpt, Family::kLlama, Family::kMixtral}) {
+    const std::string name = "async family " + std::to_string(static_cast<int>(family));
+    const TinyModel model(family, DataType::kFloat16, folder.file(name));
+    const EngineConfig base = plainConfig(model, folder);
+    const auto sequences = someSequences(model.shape, random, 9);
+    const RunResult expected = runOnce(base, sequences);
+    for (int n = 0; n < numPolicies; ++n) {
+      const EngineConfig config = randomConfig(base, random);
+      AsyncDevice* device = nullptr;
+      Engine engine(config, [&](const EngineConfig&, ThreadPool&, Budgets& budgets) {
+        auto pool = std::make_unique<ThreadPool>(1);
+        auto inner = makeDevice(config.device, *pool, budgets, config.cpuToGpuRate, config.gpuToCpuRate);
+        auto made = std::make_unique<AsyncDevice>(std::move(pool), std::move(inner), random.bits());
+        device = made.get();
+        return made;
+      });
+      engine.open();
+      Cancellation early(sequences.size());
+      engine.run(
+          sequences, [&](const StepEvent& event) { event.step == 1 ? early.cancel() : void(); }, early);
+      const RunResult result = engine.run(sequences, kIgnore, Cancellation(sequences.size()));
+      check.that(sameResults(result, expected), name + ": results of policy " + std::to_string(n));
+      numWaits += device->numWaits();
+    }
+  }
+  check.that(numWaits > 100 * numPolicies, "async: the device did lag behind, " + std::to_string(numWaits));
 }
 
 // A GPU device, everything on disk: every kind of traffic there is.
@@ -270,6 +303,7 @@ int main(int argc, char** argv) {
   const TemporaryFolder folder;
   testProgress(check);
   testPlacements(check, folder, numPolicies);
+  testAsyncDevice(check, folder, numPolicies);
   testErrors(check, folder);
   testCancel(check, folder);
   return check.finish();

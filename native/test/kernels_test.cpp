@@ -423,12 +423,22 @@ struct AttentionCase {
     cpu::storeKvRows(pool, type, k.data(), v.data(), kvHeads * dim, past + queries, kvHeads, dim, rows.data());
   }
 
-  // Queries [first, first + count), as if the later ones did not exist yet.
-  std::vector<float> run(ThreadPool& pool, int64_t first, int64_t count) const {
+  // Queries [first, first + count), as if the later ones did not exist yet. pageRows == 0: the KV rows in one page.
+  std::vector<float> run(ThreadPool& pool, int64_t first, int64_t count, int64_t pageRows = 0) const {
     std::vector<float> out(index(count * shape.outStride), -7);
-    // Exactly the rows that may be read.
-    const Bytes seen(rows.begin(), rows.begin() + (past + first + count) * static_cast<int64_t>(rowBytesOf()));
-    const cpu::AttentionSequence sequence{{seen.data(), type}, past + first, count, q.data() + first * shape.qStride, out.data()};
+    // Exactly the rows that may be read, and the pages in no order of addresses.
+    const int64_t numRows = past + first + count;
+    const int64_t rowsPerPage = pageRows > 0 ? pageRows : numRows;
+    const int64_t numPages = (numRows + rowsPerPage - 1) / rowsPerPage;
+    std::vector<Bytes> seen(index(numPages));
+    std::vector<const std::byte*> pages(index(numPages));
+    for (int64_t n = numPages - 1; n >= 0; --n) {
+      const auto bytes = [&](int64_t row) { return rows.begin() + std::min(row, numRows) * static_cast<int64_t>(rowBytesOf()); };
+      seen[index(n)].assign(bytes(n * rowsPerPage), bytes((n + 1) * rowsPerPage));
+      pages[index(n)] = seen[index(n)].data();
+    }
+    const cpu::AttentionSequence sequence{{pages.data(), rowsPerPage, type}, past + first, count, q.data() + first * shape.qStride,
+                                          out.data()};
     cpu::attention(pool, shape, {&sequence, 1});
     return out;
   }
@@ -504,6 +514,9 @@ void testAttention(Checks& checks, ThreadPool& pool) {
         }
         checks.that(sameBits(out, parts), name + " in parts of " + std::to_string(count));
       }
+      for (const int64_t pages : {1, 3})
+        checks.that(sameBits(out, c.run(pool, 0, s.queries, pages * cpu::kAttentionChunk)),
+                    name + " with chunks per page: " + std::to_string(pages));
     }
 }
 
@@ -521,8 +534,11 @@ void testAttentionBatch(Checks& checks) {
         std::vector<std::vector<float>> outputs;
         std::vector<cpu::AttentionSequence> sequences;
         for (const AttentionCase& c : cases) outputs.emplace_back(index(c.queries * c.shape.outStride), -7.0f);
+        std::vector<const std::byte*> pages;
+        for (const AttentionCase& c : cases) pages.push_back(c.rows.data());
         for (size_t i = 0; i < cases.size(); ++i)
-          sequences.push_back({{cases[i].rows.data(), type}, cases[i].past, cases[i].queries, cases[i].q.data(), outputs[i].data()});
+          sequences.push_back({{&pages[i], cases[i].past + cases[i].queries, type}, cases[i].past, cases[i].queries, cases[i].q.data(),
+                               outputs[i].data()});
         cpu::attention(pool, cases[0].shape, sequences);
         bool same = true;
         for (size_t i = 0; i < cases.size(); ++i) same &= sameBits(outputs[i], cases[i].run(one, 0, cases[i].queries));
