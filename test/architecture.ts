@@ -6,13 +6,14 @@ export interface SourceFile {
   readonly text: string;
 }
 
-const BASE = ['tiers', 'units', 'errors', 'schema'];
+const BASE = ['tiers', 'units', 'errors', 'remembered', 'schema'];
 const PLANNING = ['models', 'workload', 'hardware', 'policy'];
 
 /** Module of src/ -> modules that it may import besides itself. `type:` in front: types only. */
 const MODULE_IMPORTS: Readonly<Record<string, readonly string[]>> = {
   tiers: [],
   errors: [],
+  remembered: [],
   units: ['errors'],
   schema: ['errors'],
   models: BASE,

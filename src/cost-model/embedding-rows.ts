@@ -1,9 +1,9 @@
 /** Rows of the embedding tables that lie away from the device are fetched one by one, inside `compute` of `embed`. */
 import { layerTensors, rowBytes, type LayerKind } from '../models/tensors.js';
-import type { SequenceLength } from '../workload/workload.js';
+import type { Amount } from '../workload/sequences.js';
 import type { Affine } from './affine.js';
-import { totalOf, type Amount } from './block-sets.js';
-import { newTokens, numLaunches, type StepLoad, type StepRange } from './loads.js';
+import { totalOf } from './block-sets.js';
+import { newTokens, numLaunches, type StepLoad } from './loads.js';
 import { AWAY_TIERS, isDisk, linksToDevice, type AwayTier, type Movement, type Setting } from './movement.js';
 
 /** Rows that are read from disk at once, then copied together. */
@@ -30,7 +30,7 @@ function tokenRows({ model, shares }: Setting, load: StepLoad, home: AwayTier): 
   const table = model.tiedEmbeddings
     ? { kind: 'head' as const, role: 'head' }
     : { kind: 'embed' as const, role: 'tokenEmbedding' };
-  const { amount, share } = shares.weights.rows(table.kind, table.role, home, 0, model.vocabSize);
+  const { amount, share } = shares.weights.rows(table.kind, table.role, home, model.vocabSize);
   return { ...table, home, share, count: (totalOf(load.set, newTokens(load.range)) * amount) / model.vocabSize };
 }
 
@@ -38,17 +38,10 @@ function tokenRows({ model, shares }: Setting, load: StepLoad, home: AwayTier): 
 function positionRows({ model, shares }: Setting, load: StepLoad, home: AwayTier): RowFetch[] {
   const { positions } = model;
   if (positions.kind !== 'learned') return [];
-  const tokens = newTokens(load.range);
-  const rowsOf = (first: number, count: number) => shares.weights.rows('embed', POSITIONS, home, first, count);
-  const fetched: Amount = (length) => {
-    const first = positions.offset + firstPosition(load.range, length);
-    return rowsOf(first, tokens(length)).amount;
-  };
-  return [{ kind: 'embed', role: POSITIONS, home, share: rowsOf(0, 1).share, count: totalOf(load.set, fetched) }];
-}
-
-function firstPosition({ from }: StepRange, { promptTokens }: SequenceLength): number {
-  return from === 0 ? 0 : promptTokens + from - 1;
+  const { from } = load.range;
+  const first: Amount = ({ promptTokens }) => positions.offset + (from === 0 ? 0 : promptTokens + from - 1);
+  const rows = shares.weights.rowsOfSequences(load.set, 'embed', POSITIONS, home, first, newTokens(load.range));
+  return [{ kind: 'embed', role: POSITIONS, home, share: rows.share, count: rows.amount }];
 }
 
 /** From disk one request for each row; over the link one copy for each GPU batch, or for as many rows as are in flight. */

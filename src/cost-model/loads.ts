@@ -1,6 +1,8 @@
 /** How much the steps of a job handle: which batches launch with how many tokens, and what each sequence adds. */
+import { remembered } from '../remembered.js';
 import { reservedTokens } from '../workload/blocks.js';
-import type { Amount, BlockSet } from './block-sets.js';
+import type { Amount, JobSequences } from '../workload/sequences.js';
+import { batchSum, type BlockSet, type Stretch } from './block-sets.js';
 
 /** Token steps `from <= i < to` of a block; step 0 is prefill. */
 export interface StepRange {
@@ -29,21 +31,31 @@ const MOST_SEGMENTS = 8;
 /** Where sequences end at different steps the load of a step changes for that reason, too. */
 const SEGMENTS_OF_MIXED_LENGTHS = 6;
 
+const PREFILL: StepRange = { from: 0, to: 1 };
+const DECODE: StepRange = { from: 1, to: Infinity };
+
 export function prefillLoad(set: BlockSet): StepLoad {
-  return stepLoad(set, { from: 0, to: 1 });
+  return stepLoad(set, PREFILL);
 }
 
 /** All decode steps as one load: for layers whose work does not depend on the KV cache. */
 export function wholeDecodeLoad(set: BlockSet): StepLoad {
-  return stepLoad(set, { from: 1, to: Infinity });
+  return stepLoad(set, DECODE);
 }
 
 /** The decode steps in a few segments, so that the slowest stage may change as the KV cache grows and sequences end. */
 export function decodeLoads(set: BlockSet): StepLoad[] {
+  return decodeRanges(set.sequences)
+    .map((range) => stepLoad(set, range))
+    .filter(({ numRuns }) => numRuns > 0);
+}
+
+/** The same for all blocks of a job. */
+const decodeRanges = remembered(({ lengths }: JobSequences): StepRange[] => {
   let numSteps = 0;
   let fewestSteps = Infinity;
   let fewestRows = Infinity;
-  for (const { length } of set.lengths) {
+  for (const length of lengths) {
     const steps = reservedTokens(length) - length.promptTokens;
     numSteps = Math.max(numSteps, steps);
     fewestSteps = Math.min(fewestSteps, steps);
@@ -56,46 +68,57 @@ export function decodeLoads(set: BlockSet): StepLoad[] {
   );
   const numSegments = Math.min(wanted, MOST_SEGMENTS, numSteps);
   const bound = (s: number) => 1 + Math.round(fewestRows * (growth ** (s / numSegments) - 1));
-  return Array.from({ length: numSegments }, (_, s) => ({ from: bound(s), to: bound(s + 1) }))
-    .filter(({ from, to }) => to > from)
-    .map((range) => stepLoad(set, range));
-}
+  return Array.from({ length: numSegments }, (_, s) => ({ from: bound(s), to: bound(s + 1) })).filter(
+    ({ from, to }) => to > from,
+  );
+});
 
 /** GPU batches of all runs. */
 export function numLaunches({ launches }: StepLoad): number {
   return launches.reduce((total, { count }) => total + count, 0);
 }
 
-/** Steps of the range in which the sequence is live. */
-export function liveSteps({ from, to }: StepRange): Amount {
-  return ({ genTokens }) => Math.max(0, Math.min(to, Math.max(genTokens, 1)) - from);
-}
+const stepsUntil = ({ from, to }: StepRange, genTokens: number): number =>
+  Math.max(0, Math.min(to, Math.max(genTokens, 1)) - from);
+
+/** Steps of the range in which the sequence is live. Of one range always the same function, as all amounts here: so sums are remembered. */
+export const liveSteps = remembered((range: StepRange): Amount => ({ genTokens }) => stepsUntil(range, genTokens));
 
 /** Batches (blocks) x steps in which one of their sequences is live, given the longest of each. */
 export function liveInstances(longest: ReadonlyMap<number, number>, range: StepRange): number {
-  const live = liveSteps(range);
   let total = 0;
-  for (const [genTokens, count] of longest) total += count * live({ promptTokens: 0, genTokens });
+  for (const [genTokens, count] of longest) total += count * stepsUntil(range, genTokens);
   return total;
 }
 
 /** Tokens that enter the layers: the whole prompt at prefill, then one a step. */
 export function newTokens(range: StepRange): Amount {
-  return range.from === 0 ? ({ promptTokens }) => promptTokens : liveSteps(range);
+  return range.from === 0 ? promptTokensOf : liveSteps(range);
 }
 
+const promptTokensOf: Amount = ({ promptTokens }) => promptTokens;
+
 /** KV rows of earlier steps, summed over the live steps: they grow by one a step. */
-export function pastRows(range: StepRange): Amount {
-  const live = liveSteps(range);
+export const pastRows = remembered((range: StepRange): Amount => {
   if (range.from === 0) return () => 0;
-  return (length) => arithmeticSum(length.promptTokens + range.from - 1, live(length));
-}
+  return ({ promptTokens, genTokens }) =>
+    arithmeticSum(promptTokens + range.from - 1, stepsUntil(range, genTokens));
+});
 
 /** Pairs of a query and a KV row that it attends to, itself included, at most `slidingWindow` rows a query. */
 export function attendedRows(range: StepRange, slidingWindow = Infinity): Amount {
+  const byWindow = attendedByWindow(range);
+  const amount = byWindow.get(slidingWindow) ?? attendedInWindow(range, slidingWindow);
+  byWindow.set(slidingWindow, amount);
+  return amount;
+}
+
+const attendedByWindow = remembered((_: StepRange) => new Map<number, Amount>());
+
+function attendedInWindow(range: StepRange, slidingWindow: number): Amount {
   if (range.from === 0) return ({ promptTokens }) => windowedSum(1, promptTokens, slidingWindow);
-  const live = liveSteps(range);
-  return (length) => windowedSum(length.promptTokens + range.from, live(length), slidingWindow);
+  return ({ promptTokens, genTokens }) =>
+    windowedSum(promptTokens + range.from, stepsUntil(range, genTokens), slidingWindow);
 }
 
 function stepLoad(set: BlockSet, range: StepRange): StepLoad {
@@ -103,35 +126,57 @@ function stepLoad(set: BlockSet, range: StepRange): StepLoad {
   return { set, range, numRuns: liveInstances(set.longestOfBlock, range), launches };
 }
 
+/** More than any number of sequences in a launch. */
+const KEY_STRIDE = 2 ** 22;
+
 /** Each batch launches once with all its prompts. */
-function prefillLaunches({ batches }: BlockSet): Launch[] {
-  const launches = new Map<string, { tokens: number; sequences: number; count: number }>();
-  for (const { count, runs } of batches) {
-    const sequences = runs.reduce((total, { numSequences }) => total + numSequences, 0);
-    const tokens = runs.reduce((total, { length, numSequences }) => total + numSequences * length.promptTokens, 0);
-    const known = launches.get(`${tokens} ${sequences}`);
+function prefillLaunches({ sequences, batches }: BlockSet): Launch[] {
+  const launches = new Map<number, { tokens: number; sequences: number; count: number }>();
+  for (const { count, parts } of batches) {
+    const tokens = batchSum(sequences, parts, promptTokensOf);
+    const size = batchSum(sequences, parts, one);
+    const key = tokens * KEY_STRIDE + size;
+    const known = launches.get(key);
     if (known) known.count += count;
-    else launches.set(`${tokens} ${sequences}`, { tokens, sequences, count });
+    else launches.set(key, { tokens, sequences: size, count });
   }
   return [...launches.values()];
 }
 
-/** A batch with its sequences in order of their end: it launches with the first m from the end of the next shorter one on. */
-function decodeLaunches({ batches }: BlockSet, range: StepRange): Launch[] {
-  const live = liveSteps(range);
+const one: Amount = () => 1;
+
+function decodeLaunches(set: BlockSet, range: StepRange): Launch[] {
   const counts = new Map<number, number>();
-  for (const { count, runs } of batches) {
-    const byEnd = runs.map(({ length, numSequences }) => ({ steps: live(length), numSequences }));
-    if (byEnd.length > 1) byEnd.sort((a, b) => b.steps - a.steps);
-    let numLive = 0;
-    byEnd.forEach(({ steps, numSequences }, r) => {
-      numLive += numSequences;
-      const alone = steps - (byEnd[r + 1]?.steps ?? 0);
-      if (alone > 0) counts.set(numLive, (counts.get(numLive) ?? 0) + count * alone);
-    });
+  for (const { numLive, from, to, count } of liveStretches(set)) {
+    const steps = Math.min(to, range.to) - Math.max(from, range.from);
+    if (steps > 0) counts.set(numLive, (counts.get(numLive) ?? 0) + count * steps);
   }
   return [...counts].map(([numLive, count]) => ({ tokens: numLive, sequences: numLive, count }));
 }
+
+/** So many batches have so many live sequences at the decode steps `from <= i < to`. */
+interface LiveStretch {
+  readonly numLive: number;
+  readonly from: number;
+  readonly to: number;
+  readonly count: number;
+}
+
+/** A batch with its sequences in order of their end: it launches with the first m from the end of the next shorter one on. */
+const liveStretches = remembered(({ sequences, batches }: BlockSet): LiveStretch[] =>
+  batches.flatMap(({ count, parts }) => {
+    const [{ first, end }] = parts as [Stretch];
+    const ends = sequences.genTokensDescending(first, end);
+    const stretches: LiveStretch[] = [];
+    let numLive = 0;
+    ends.forEach(({ genTokens, numSequences }, e) => {
+      numLive += numSequences;
+      const from = Math.max(1, ends[e + 1]?.genTokens ?? 1);
+      if (genTokens > from) stretches.push({ numLive, from, to: genTokens, count });
+    });
+    return stretches;
+  }),
+);
 
 /** first + (first + 1) + ... : `count` terms. */
 function arithmeticSum(first: number, count: number): number {

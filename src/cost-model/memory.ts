@@ -13,6 +13,7 @@ import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
 import { MIB } from '../units.js';
 import type { Tier } from '../tiers.js';
 import { reservedTokens } from '../workload/blocks.js';
+import type { Amount } from '../workload/sequences.js';
 import {
   constant,
   evaluate,
@@ -23,7 +24,7 @@ import {
   type Affine,
   type PlacementPoint,
 } from './affine.js';
-import { largestBatchOf, unionOf, type Amount, type BlockSet } from './block-sets.js';
+import { largestBatchOf, unionOf, type BlockSet } from './block-sets.js';
 import { isPlaced, isStreamed, portionTerm, type KvHome } from './shares.js';
 import { EMBEDDING_ROWS_IN_FLIGHT } from './embedding-rows.js';
 import type { Setting } from './movement.js';
@@ -81,7 +82,7 @@ interface Job {
 }
 
 function wholeJob(sets: readonly BlockSet[]): Job {
-  const largestBlock = Math.max(...sets.flatMap(({ groups }) => groups.map(({ sequences }) => sequences.length)));
+  const largestBlock = Math.max(...sets.flatMap(({ blocks }) => blocks.map(({ first, end }) => end - first)));
   return { batches: unionOf(sets, sets[0]!.gpuBatchSize), blocks: unionOf(sets, largestBlock) };
 }
 

@@ -5,11 +5,13 @@
  */
 import type { ModelConfig } from '../models/model-config.js';
 import { layerTensors, rowBytes, type LayerKind, type TensorSpec } from '../models/tensors.js';
+import { remembered } from '../remembered.js';
 import { tensorRows, type Realisation } from '../policy/realisation.js';
 import type { Device, Tier } from '../tiers.js';
+import type { Amount } from '../workload/sequences.js';
 import { constant, minus, scale, sum, variable, ZERO, type Affine } from './affine.js';
 import type { BatchShape } from './cost-terms.js';
-import { largestBatchOf, pickSlots, totalOf, type Amount, type BlockSet, type Selection } from './block-sets.js';
+import { largestBatchOf, pickSlots, totalOf, type BlockSet, type Selection } from './block-sets.js';
 import { liveInstances, type StepRange } from './loads.js';
 
 /** Where a sequence keeps its KV cache, and whether the CPU attends to it or it moves to the device. */
@@ -38,8 +40,10 @@ interface WeightShares {
   tensors(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
   /** 1 if any of them has rows there, else 0. */
   anyTensor(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
-  /** Of `count` rows of a table from row `first` on, those on the tier. */
-  rows(kind: LayerKind, role: string, tier: Tier, first: number, count: number): Portion;
+  /** Of the rows `0 <= row < numRows` of a table, those on the tier. */
+  rows(kind: LayerKind, role: string, tier: Tier, numRows: number): Portion;
+  /** Of `count` rows of a table from row `first` on for each sequence of the set, those on the tier. */
+  rowsOfSequences(set: BlockSet, kind: LayerKind, role: string, tier: Tier, first: Amount, count: Amount): Portion;
 }
 
 export interface Shares {
@@ -70,7 +74,11 @@ export function plannedShares(model: ModelConfig, shape: BatchShape, device: Dev
         amount: layerTensors(model, kind).some(counts) ? 1 : 0,
         share: share(tier),
       }),
-      rows: (_kind, _role, tier, _first, count) => ({ amount: count, share: share(tier) }),
+      rows: (_kind, _role, tier, numRows) => ({ amount: numRows, share: share(tier) }),
+      rowsOfSequences: (set, _kind, _role, tier, _first, count) => ({
+        amount: totalOf(set, count),
+        share: share(tier),
+      }),
     },
     kvCache: plannedSlots((home) => kvShare(home, device)),
     activations: plannedSlots((tier) => variable(`activations.${tier}`)),
@@ -94,12 +102,7 @@ function kvShare(home: KvHome, device: Device): Affine {
 }
 
 function plannedSlots<Home>(shareOfHome: (home: Home) => Affine): SlotShares<Home> {
-  const known = new Map<readonly Home[], Affine>();
-  const share = (homes: readonly Home[]) => {
-    const found = known.get(homes) ?? sum(...homes.map(shareOfHome));
-    known.set(homes, found);
-    return found;
-  };
+  const share = remembered((homes: readonly Home[]) => sum(...homes.map(shareOfHome)));
   return {
     total: (set, homes, amount) => ({ amount: totalOf(set, amount), share: share(homes) }),
     liveBatches: (set, homes, range) => ({ amount: liveInstances(set.longest, range), share: share(homes) }),
@@ -115,9 +118,13 @@ export function realisedShares(model: ModelConfig, shape: BatchShape, realisatio
   const rowsOn = (kind: LayerKind, t: number, tier: Tier) => tensorRows(realisation.weights[kind][t]!)[tier];
   const bytesOn = (kind: LayerKind, tensor: TensorSpec, t: number, tier: Tier) =>
     rowsOn(kind, t, tier) * rowBytes(model, tensor, shape.weightBits);
-  const kvHomes = realisation.slots.map(({ kvTier, cpuAttention }) =>
-    cpuAttention ? ATTENDED_HOME[kvTier] : MOVED_HOME[kvTier],
-  );
+  const rowRange = (kind: LayerKind, role: string, tier: Tier) => {
+    const { rows, gpuRows, cpuRows } = realisation.weights[kind].find((tensor) => tensor.role === role)!;
+    const begin = { gpu: 0, cpu: gpuRows, disk: gpuRows + cpuRows }[tier];
+    const end = { gpu: gpuRows, cpu: gpuRows + cpuRows, disk: rows }[tier];
+    return { begin, end };
+  };
+  const { kvCache, activations } = realisation.slots;
   return {
     weights: {
       bytes: (kind, tier, counts) => counted(sumTensors(model, kind, counts, (s, t) => bytesOn(kind, s, t, tier))),
@@ -125,30 +132,40 @@ export function realisedShares(model: ModelConfig, shape: BatchShape, realisatio
         counted(sumTensors(model, kind, counts, (_, t) => (rowsOn(kind, t, tier) > 0 ? 1 : 0))),
       anyTensor: (kind, tier, counts) =>
         counted(layerTensors(model, kind).some((s, t) => counts(s) && rowsOn(kind, t, tier) > 0) ? 1 : 0),
-      rows: (kind, role, tier, first, count) => {
-        const { rows, gpuRows, cpuRows } = realisation.weights[kind].find((tensor) => tensor.role === role)!;
-        const begin = { gpu: 0, cpu: gpuRows, disk: gpuRows + cpuRows }[tier];
-        const end = { gpu: gpuRows, cpu: gpuRows + cpuRows, disk: rows }[tier];
-        return counted(Math.max(0, Math.min(first + count, end) - Math.max(first, begin)));
+      rows: (kind, role, tier, numRows) => {
+        const { begin, end } = rowRange(kind, role, tier);
+        return counted(Math.max(0, Math.min(numRows, end) - begin));
+      },
+      rowsOfSequences: (set, kind, role, tier, first, count) => {
+        const { begin, end } = rowRange(kind, role, tier);
+        if (begin === end) return counted(0);
+        const onTier: Amount = (length) =>
+          Math.max(0, Math.min(first(length) + count(length), end) - Math.max(first(length), begin));
+        return counted(totalOf(set, onTier));
       },
     },
-    kvCache: realisedSlots(kvHomes),
-    activations: realisedSlots(realisation.slots.map(({ activationTier }) => activationTier)),
+    kvCache: realisedSlots(kvCache, ({ tier, cpuAttention }) => (cpuAttention ? ATTENDED_HOME : MOVED_HOME)[tier]),
+    activations: realisedSlots(activations, ({ tier }) => tier),
   };
 }
 
-function realisedSlots<Home>(homeOfSlot: readonly Home[]): SlotShares<Home> {
-  const known = new Map<readonly Home[], Map<BlockSet, Selection>>();
-  const slotsAt = (set: BlockSet, homes: readonly Home[]) => {
-    const bySet = known.get(homes) ?? new Map<BlockSet, Selection>();
-    const picked = bySet.get(set) ?? pickSlots(set, (slot) => homes.includes(homeOfSlot[slot]!));
-    known.set(homes, bySet.set(set, picked));
-    return picked;
-  };
+interface SlotRun {
+  readonly first: number;
+  readonly end: number;
+}
+
+function realisedSlots<Run extends SlotRun, Home>(
+  runs: readonly Run[],
+  homeOf: (run: Run) => Home,
+): SlotShares<Home> {
+  const picked = remembered((homes: readonly Home[]) => {
+    const ranges = runs.filter((run) => homes.includes(homeOf(run)));
+    return remembered((set: BlockSet): Selection => pickSlots(set, ranges));
+  });
   return {
-    total: (set, homes, amount) => counted(totalOf(slotsAt(set, homes), amount)),
-    liveBatches: (set, homes, range) => counted(liveInstances(slotsAt(set, homes).longest, range)),
-    largestBatch: (set, homes, amount) => counted(largestBatchOf(slotsAt(set, homes), amount)),
+    total: (set, homes, amount) => counted(totalOf(picked(homes)(set), amount)),
+    liveBatches: (set, homes, range) => counted(liveInstances(picked(homes)(set).longest, range)),
+    largestBatch: (set, homes, amount) => counted(largestBatchOf(picked(homes)(set), amount)),
   };
 }
 

@@ -42,7 +42,7 @@ export function costTerms(
     segments: sets.flatMap((set) => setSegments({ setting, hardware, weights }, set)),
     peakBytes: peakBytes(setting, sets),
     capacityBytes: capacityBytes(hardware),
-    genTokens: totalGenTokens(sets.flatMap(({ groups }) => groups)),
+    genTokens: totalGenTokens(workload, sets.flatMap(({ blocks }) => blocks)),
   };
 }
 

@@ -1,6 +1,7 @@
 /** What each task moves over which link, in how many transfers: docs/schedule.md, "One step". Totals over all runs of a step load. */
 import { hiddenBytes, kvRowBytes, type LayerKind } from '../models/tensors.js';
 import type { Link, Tier } from '../tiers.js';
+import type { Amount } from '../workload/sequences.js';
 import {
   AWAY_TIERS,
   isDisk,
@@ -11,7 +12,6 @@ import {
   type Setting,
 } from './movement.js';
 import { embeddingRowMovements } from './embedding-rows.js';
-import type { Amount } from './block-sets.js';
 import { liveSteps, newTokens, pastRows, type StepLoad } from './loads.js';
 import { isStreamed, type KvHome } from './shares.js';
 

@@ -24,7 +24,7 @@ export function nativeEngineConfig(
   realisation: Realisation,
   resources: EngineResources,
 ): NativeEngineConfig {
-  const { slots } = realisation;
+  const { kvCache, activations } = realisation.slots;
   return {
     ...resources,
     model: nativeModel(folder.model),
@@ -34,10 +34,20 @@ export function nativeEngineConfig(
     weightBits: policy.weightBits,
     kvCacheBits: policy.kvCacheBits,
     overlap: policy.overlap,
-    kvTiers: Uint8Array.from(slots, ({ kvTier }) => TIERS.indexOf(kvTier)),
-    activationTiers: Uint8Array.from(slots, ({ activationTier }) => TIERS.indexOf(activationTier)),
-    cpuAttention: Uint8Array.from(slots, ({ cpuAttention }) => Number(cpuAttention)),
+    kvTiers: perSlot(kvCache, ({ tier }) => TIERS.indexOf(tier)),
+    activationTiers: perSlot(activations, ({ tier }) => TIERS.indexOf(tier)),
+    cpuAttention: perSlot(kvCache, ({ cpuAttention }) => Number(cpuAttention)),
   };
+}
+
+/** Runs of slots alike -> a number for each slot. */
+function perSlot<Run extends { readonly first: number; readonly end: number }>(
+  runs: readonly Run[],
+  value: (run: Run) => number,
+): Uint8Array {
+  const numbers = new Uint8Array(runs.at(-1)!.end);
+  for (const run of runs) numbers.fill(value(run), run.first, run.end);
+  return numbers;
 }
 
 function nativeModel(model: ModelConfig): NativeModel {

@@ -11,11 +11,13 @@ import {
   type LayerKind,
   type TensorSpec,
 } from '../models/tensors.js';
-import { TIERS, type Device, type Tier } from '../tiers.js';
+import { TIERS, type Device } from '../tiers.js';
 import { jobBlocks, reservedTokens } from '../workload/blocks.js';
-import type { SequenceLength, Workload } from '../workload/workload.js';
+import { jobSequences, type Amount } from '../workload/sequences.js';
+import type { Workload } from '../workload/workload.js';
 import { checkFractions } from './check-policy.js';
 import {
+  blockSize,
   TENSOR_CLASSES,
   type Placement,
   type Policy,
@@ -23,7 +25,7 @@ import {
   type TierBytes,
   type TierFractions,
 } from './policy.js';
-import { realiseSlots } from './slots.js';
+import { realiseSlots, type SlotRuns } from './slots.js';
 
 /** Rows [0, gpuRows) live on gpu, the next cpuRows on cpu, the rest on disk. Vectors: cols = 1, wholly on the device tier. */
 export interface TensorPlacement {
@@ -41,19 +43,11 @@ interface WeightPlacement {
   readonly head: readonly TensorPlacement[];
 }
 
-export interface SlotPlacement {
-  readonly kvTier: Tier;
-  readonly activationTier: Tier;
-  /** Decode attention on the CPU although the device is a GPU. */
-  readonly cpuAttention: boolean;
-}
-
 export interface Realisation {
   /** The nine fractions really placed (weights: of the matrices and tables; vectors always stay on the device). */
   readonly placement: Placement;
   readonly weights: WeightPlacement;
-  /** Length blockSize. */
-  readonly slots: readonly SlotPlacement[];
+  readonly slots: SlotRuns;
   /** weights: the whole model, vectors included; kvCache, activations: reserved for the largest block. */
   readonly bytes: Readonly<Record<TensorClass, TierBytes>>;
 }
@@ -147,35 +141,35 @@ function slotBytes(
   model: ModelConfig,
   policy: Policy,
   workload: Workload,
-  slots: readonly SlotPlacement[],
+  { kvCache, activations }: SlotRuns,
 ): { kvCache: TierBytes; activations: TierBytes } {
   const kvTokenBytes = model.numLayers * kvRowBytes(model, policy.kvCacheBits);
-  const most = { kvCache: { gpu: 0, cpu: 0, disk: 0 }, activations: { gpu: 0, cpu: 0, disk: 0 } };
-  for (const { sequences } of jobBlocks(workload, slots.length)) {
-    const kvCache = perTier(sequences, slots, 'kvTier', (length) => kvTokenBytes * reservedTokens(length));
-    const activations = perTier(
-      sequences,
-      slots,
-      'activationTier',
-      (length) => hiddenBytes(model) * length.promptTokens,
-    );
-    for (const tier of TIERS) {
-      most.kvCache[tier] = Math.max(most.kvCache[tier], kvCache[tier]);
-      most.activations[tier] = Math.max(most.activations[tier], activations[tier]);
-    }
-  }
-  return most;
+  return {
+    kvCache: mostPerTier(policy, workload, kvCache, reservedTokens, kvTokenBytes),
+    activations: mostPerTier(policy, workload, activations, promptTokensOf, hiddenBytes(model)),
+  };
 }
 
-function perTier(
-  sequences: readonly SequenceLength[],
-  slots: readonly SlotPlacement[],
-  where: 'kvTier' | 'activationTier',
-  size: (length: SequenceLength) => number,
+const promptTokensOf: Amount = ({ promptTokens }) => promptTokens;
+
+function mostPerTier(
+  policy: Policy,
+  workload: Workload,
+  runs: SlotRuns['activations'],
+  tokens: Amount,
+  tokenBytes: number,
 ): TierBytes {
-  const bytes: TierBytes = { gpu: 0, cpu: 0, disk: 0 };
-  sequences.forEach((length, slot) => (bytes[slots[slot]![where]] += size(length)));
-  return bytes;
+  const sequences = jobSequences(workload);
+  const most: TierBytes = { gpu: 0, cpu: 0, disk: 0 };
+  for (const { first, end } of jobBlocks(workload, blockSize(policy))) {
+    const bytes: TierBytes = { gpu: 0, cpu: 0, disk: 0 };
+    for (const run of runs) {
+      const from = Math.min(end, first + run.first);
+      bytes[run.tier] += tokenBytes * sequences.sum(tokens, from, Math.min(end, first + run.end));
+    }
+    for (const tier of TIERS) most[tier] = Math.max(most[tier], bytes[tier]);
+  }
+  return most;
 }
 
 /** A class without bytes keeps the fractions that were asked for. */

@@ -1,19 +1,47 @@
-/** Which tier each slot of a block keeps its KV cache and activations on, and where it attends: whole sequences. */
+/** Which slots of a block keep their KV cache and activations on which tier, and where they attend: whole sequences. */
 import type { Device, Tier } from '../tiers.js';
-import type { Policy, TierFractions } from './policy.js';
-import type { SlotPlacement } from './realisation.js';
+import { blockSize, type Policy, type TierFractions } from './policy.js';
 
-/** All slots of a block, length blockSize. Slot b belongs to GPU batch floor(b / gpuBatchSize). */
-export function realiseSlots(policy: Policy, device: Device): SlotPlacement[] {
-  const { gpuBatchSize, numGpuBatches, placement } = policy;
-  const kvTiers = slotTiers(placement.kvCache, gpuBatchSize, numGpuBatches);
-  const activationTiers = slotTiers(placement.activations, gpuBatchSize, numGpuBatches);
-  const cpuAttention = attendedSlots(kvTiers, policy, device);
-  return kvTiers.map((kvTier, slot) => ({
-    kvTier,
-    activationTier: activationTiers[slot]!,
-    cpuAttention: cpuAttention[slot]!,
-  }));
+/** Slots `first <= b < end` of a block. Slot b belongs to GPU batch floor(b / gpuBatchSize). */
+interface SlotRun {
+  readonly first: number;
+  readonly end: number;
+  readonly tier: Tier;
+}
+
+export interface KvSlotRun extends SlotRun {
+  /** Decode attention on the CPU although the device is a GPU. */
+  readonly cpuAttention: boolean;
+}
+
+/** The slots of a block from 0 to blockSize, each class in runs of slots alike. */
+export interface SlotRuns {
+  readonly kvCache: readonly KvSlotRun[];
+  readonly activations: readonly SlotRun[];
+}
+
+/** The rules are in docs/schedule.md: "Whole sequences". */
+export function realiseSlots(policy: Policy, device: Device): SlotRuns {
+  const { kvCache, activations } = policy.placement;
+  const beside = device !== 'cpu';
+  const attended = {
+    gpu: () => 0,
+    cpu: runningShare(beside ? policy.cpuAttentionFraction : 0),
+    disk: runningShare(beside ? (policy.diskKvCpuAttentionFraction ?? 0) : 0),
+  };
+  return {
+    kvCache: joined(
+      tierRuns(kvCache, policy).flatMap(({ first, end, tier }) => {
+        const border = first + attended[tier](end - first);
+        return [
+          { first, end: border, tier, cpuAttention: true },
+          { first: border, end, tier, cpuAttention: false },
+        ];
+      }),
+      (a, b) => a.tier === b.tier && a.cpuAttention === b.cpuAttention,
+    ),
+    activations: joined(tierRuns(activations, policy), (a, b) => a.tier === b.tier),
+  };
 }
 
 /** Of a running sequence of items, how many of the next `count` belong to the share: never negative, never off by one in the sum. */
@@ -26,33 +54,29 @@ function runningShare(share: number): (count: number) => number {
   };
 }
 
-function slotTiers({ gpu, cpu, disk }: TierFractions, gpuBatchSize: number, numGpuBatches: number): Tier[] {
+/** Batch after batch: gpu slots first, then cpu, then disk. */
+function tierRuns({ gpu, cpu, disk }: TierFractions, policy: Policy): SlotRun[] {
   const onGpu = runningShare(gpu);
   const onCpu = runningShare(cpu + disk > 0 ? cpu / (cpu + disk) : 0);
-  const tiers = new Array<Tier>(gpuBatchSize * numGpuBatches).fill('disk');
-  for (let start = 0; start < tiers.length; start += gpuBatchSize) {
-    const gpuEnd = start + onGpu(gpuBatchSize);
-    const cpuEnd = gpuEnd + onCpu(start + gpuBatchSize - gpuEnd);
-    tiers.fill('gpu', start, gpuEnd).fill('cpu', gpuEnd, cpuEnd);
+  const runs: SlotRun[] = [];
+  for (let first = 0; first < blockSize(policy); first += policy.gpuBatchSize) {
+    const end = first + policy.gpuBatchSize;
+    const gpuEnd = first + onGpu(policy.gpuBatchSize);
+    const cpuEnd = gpuEnd + onCpu(end - gpuEnd);
+    runs.push({ first, end: gpuEnd, tier: 'gpu' }, { first: gpuEnd, end: cpuEnd, tier: 'cpu' });
+    runs.push({ first: cpuEnd, end, tier: 'disk' });
   }
-  return tiers;
+  return runs;
 }
 
-/** In each batch the first slots of the attended share of its cpu (disk) slots. A device that is the CPU has no attention beside it. */
-function attendedSlots(kvTiers: readonly Tier[], policy: Policy, device: Device): boolean[] {
-  const attended = new Array<boolean>(kvTiers.length).fill(false);
-  if (device === 'cpu') return attended;
-  const shares = { cpu: policy.cpuAttentionFraction, disk: policy.diskKvCpuAttentionFraction ?? 0 };
-  for (const tier of ['cpu', 'disk'] as const) {
-    const share = runningShare(shares[tier]);
-    for (let start = 0; start < kvTiers.length; start += policy.gpuBatchSize) {
-      const end = start + policy.gpuBatchSize;
-      let first = start;
-      while (first < end && kvTiers[first] !== tier) first++;
-      let last = first;
-      while (last < end && kvTiers[last] === tier) last++;
-      attended.fill(true, first, first + share(last - first));
-    }
+/** Without the empty ones, and neighbours alike as one. */
+function joined<Run extends SlotRun>(runs: readonly Run[], areAlike: (a: Run, b: Run) => boolean): Run[] {
+  const kept: Run[] = [];
+  for (const run of runs) {
+    const last = kept[kept.length - 1];
+    if (run.first === run.end) continue;
+    if (last && areAlike(last, run)) kept[kept.length - 1] = { ...last, end: run.end };
+    else kept.push(run);
   }
-  return attended;
+  return kept;
 }

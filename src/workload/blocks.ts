@@ -1,11 +1,13 @@
 /** A job as the engine takes it: sequences in file order, `blockSize` at a time. */
 import { FlexplanError } from '../errors.js';
+import { jobSequences } from './sequences.js';
 import type { SequenceLength, Workload } from './workload.js';
 
-/** `count` blocks alike. `sequences[b]` sits in slot b; the last block of a job may fill only the first slots. */
+/** `count` blocks alike. Sequence `first + b < end` of the job sits in slot b; the last block may fill only the first slots. */
 export interface BlockGroup {
   readonly count: number;
-  readonly sequences: readonly SequenceLength[];
+  readonly first: number;
+  readonly end: number;
 }
 
 /** Throws `bad-input` unless all are whole numbers of at least 1. */
@@ -34,15 +36,16 @@ export function workloadFromSequences(sequences: readonly SequenceLength[]): Wor
 
 /** The job's blocks in order. Without a number of sequences: one full block. */
 export function jobBlocks(workload: Workload, blockSize: number): readonly BlockGroup[] {
-  if (workload.sequences) return blocksOfSequences(workload.sequences, blockSize);
-  const numSequences = workload.numSequences ?? blockSize;
-  const alike = (count: number, size: number): BlockGroup => ({
-    count,
-    sequences: new Array<SequenceLength>(size).fill(workload),
-  });
+  const numSequences = workload.sequences?.length ?? workload.numSequences ?? blockSize;
   const numFull = Math.floor(numSequences / blockSize);
-  const rest = numSequences % blockSize;
-  return [...(numFull > 0 ? [alike(numFull, blockSize)] : []), ...(rest > 0 ? [alike(1, rest)] : [])];
+  const full = numFull * blockSize;
+  const last = numSequences > full ? [{ count: 1, first: full, end: numSequences }] : [];
+  if (!jobSequences(workload).alike)
+    return [
+      ...Array.from({ length: numFull }, (_, b) => ({ count: 1, first: b * blockSize, end: (b + 1) * blockSize })),
+      ...last,
+    ];
+  return [...(numFull > 0 ? [{ count: numFull, first: 0, end: blockSize }] : []), ...last];
 }
 
 /** KV rows that a sequence reserves in each layer: the last generated token never becomes one. */
@@ -50,21 +53,13 @@ export function reservedTokens({ promptTokens, genTokens }: SequenceLength): num
   return promptTokens + Math.max(genTokens, 1) - 1;
 }
 
-/** Tokens that the job generates, every sequence to its full length. */
-export function totalGenTokens(blocks: readonly BlockGroup[]): number {
-  return blocks.reduce(
-    (sum, { count, sequences }) => sum + count * sequences.reduce((tokens, { genTokens }) => tokens + genTokens, 0),
-    0,
-  );
+/** Tokens that the blocks generate, every sequence to its full length. */
+export function totalGenTokens(workload: Workload, blocks: readonly BlockGroup[]): number {
+  const sequences = jobSequences(workload);
+  return blocks.reduce((total, { count, first, end }) => total + count * sequences.sum(genTokensOf, first, end), 0);
 }
 
-function blocksOfSequences(sequences: readonly SequenceLength[], blockSize: number): BlockGroup[] {
-  const numBlocks = Math.ceil(sequences.length / blockSize);
-  return Array.from({ length: numBlocks }, (_, block) => ({
-    count: 1,
-    sequences: sequences.slice(block * blockSize, (block + 1) * blockSize),
-  }));
-}
+const genTokensOf = ({ genTokens }: SequenceLength): number => genTokens;
 
 function checkCount(name: string, value: number): void {
   if (!Number.isSafeInteger(value) || value < 1)

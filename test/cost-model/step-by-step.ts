@@ -14,6 +14,13 @@ const bytesOfType = { float32: 4, float16: 2, bfloat16: 2 };
 const isVector = (role: string) => /Norm|Bias/.test(role);
 const isTable = (role: string) => /Embedding/.test(role);
 
+/** Slot by slot what the runs say. */
+export function slotsOf({ slots: { kvCache, activations } }: Realisation) {
+  const kvSlots = kvCache.flatMap((run) => Array.from({ length: run.end - run.first }, () => run));
+  const tiers = activations.flatMap(({ first, end, tier }) => Array.from({ length: end - first }, () => tier));
+  return kvSlots.map(({ tier, cpuAttention }, b) => ({ kvTier: tier, cpuAttention, activationTier: tiers[b]! }));
+}
+
 function packed(values: number): number {
   return Math.ceil(values / 64) * 36;
 }
@@ -59,7 +66,7 @@ export function walkThrough(
     : realisation.weights.embed.find(({ role }) => role === 'tokenEmbedding')!;
   const positionTable = realisation.weights.embed.find(({ role }) => role === 'positionEmbedding');
 
-  const slots = realisation.slots;
+  const slots = slotsOf(realisation);
   const sequences: readonly SequenceLength[] =
     workload.sequences ?? new Array<SequenceLength>(workload.numSequences ?? slots.length).fill(workload);
   for (let first = 0; first < sequences.length; first += slots.length) {

@@ -52,9 +52,9 @@ async function checkPlacements(fixture: string, bits: Pick<Policy, 'weightBits' 
       expect(result.kvCacheBytes).toEqual(bytes.kvCache);
       expect(result.activationBytes).toEqual(bytes.activations);
       expect(result.peakBytes.gpu).toBeLessThanOrEqual(device === 'emulated' ? EMULATED.capacityBytes.gpu : 0);
-      if (slots.some(({ kvTier }) => kvTier === 'disk')) met.disk++;
-      if (slots.some(({ cpuAttention }) => cpuAttention)) met.cpuAttention++;
-      if (slots.some(({ kvTier, cpuAttention }) => kvTier === 'cpu' && !cpuAttention)) met.movedKv++;
+      if (slots.kvCache.some(({ tier }) => tier === 'disk')) met.disk++;
+      if (slots.kvCache.some(({ cpuAttention }) => cpuAttention)) met.cpuAttention++;
+      if (slots.kvCache.some(({ tier, cpuAttention }) => tier === 'cpu' && !cpuAttention)) met.movedKv++;
       if (result.trafficBytes.decode.cpuToGpu > 0) met.streamed++;
     }),
     { numRuns },

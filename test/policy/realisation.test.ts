@@ -6,6 +6,7 @@ import { TIERS } from '../../src/tiers.js';
 import { reservedTokens } from '../../src/workload/blocks.js';
 import { gatedModel, tinyModel } from '../cost-model/examples.js';
 import { anyModel, anyPolicy, anyWorkload } from '../cost-model/arbitraries.js';
+import { slotsOf } from '../cost-model/step-by-step.js';
 
 const policy = {
   gpuBatchSize: 4,
@@ -32,7 +33,7 @@ describe('realise', () => {
   });
 
   it('gives each GPU batch its running share of slots, and attends the first of them on the CPU', () => {
-    const { slots } = realise(tinyModel, policy, { promptTokens: 4, genTokens: 2 }, 'cuda');
+    const slots = slotsOf(realise(tinyModel, policy, { promptTokens: 4, genTokens: 2 }, 'cuda'));
     const batch = ['gpu', 'cpu', 'cpu', 'disk'];
     expect(slots.map(({ kvTier }) => kvTier)).toEqual([...batch, ...batch, ...batch]);
     const attended = [false, true, false, false];
@@ -42,7 +43,7 @@ describe('realise', () => {
   it('never hands out a negative number of slots when shares interleave', () => {
     const kvCache = { gpu: 0.4, cpu: 0.2, disk: 0.4 };
     const shape = { ...policy, gpuBatchSize: 1, numGpuBatches: 10, placement: { ...policy.placement, kvCache } };
-    const { slots } = realise(tinyModel, shape, { promptTokens: 4, genTokens: 2 }, 'cuda');
+    const slots = slotsOf(realise(tinyModel, shape, { promptTokens: 4, genTokens: 2 }, 'cuda'));
     const count = (tier: string) => slots.filter(({ kvTier }) => kvTier === tier).length;
     expect([count('gpu'), count('cpu'), count('disk')]).toEqual([4, 2, 4]);
   });
@@ -52,7 +53,7 @@ describe('realise', () => {
     const placement = { weights: onCpu, kvCache: onCpu, activations: onCpu };
     const workload = { promptTokens: 4, genTokens: 2 };
     const { slots, bytes } = realise(tinyModel, { ...policy, placement }, workload, 'cpu');
-    expect(slots.every(({ cpuAttention }) => !cpuAttention)).toBe(true);
+    expect(slots.kvCache.every(({ cpuAttention }) => !cpuAttention)).toBe(true);
     expect(bytes.weights.gpu).toBe(0);
     expect(() => realise(tinyModel, policy, workload, 'cpu')).toThrow(/placement.weights.gpu to be 0/);
   });
@@ -91,10 +92,11 @@ describe('realise', () => {
           expect(Math.abs(layer.disk - disk * total)).toBeLessThanOrEqual(largestRow / 2 + total * 1e-5);
         }
         const blockSize = asked.gpuBatchSize * asked.numGpuBatches;
-        expect(realised.slots.length).toBe(blockSize);
+        const slots = slotsOf(realised);
+        expect(slots.length).toBe(blockSize);
         for (const tier of TIERS) {
-          const slots = realised.slots.filter(({ kvTier }) => kvTier === tier).length;
-          expect(Math.abs(slots - asked.placement.kvCache[tier] * blockSize)).toBeLessThanOrEqual(1.01);
+          const numSlots = slots.filter(({ kvTier }) => kvTier === tier).length;
+          expect(Math.abs(numSlots - asked.placement.kvCache[tier] * blockSize)).toBeLessThanOrEqual(1.01);
         }
       }),
     );
