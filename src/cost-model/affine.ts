@@ -24,96 +24,88 @@ export const PLACEMENT_VARIABLES = [
 export type PlacementVariable = (typeof PLACEMENT_VARIABLES)[number];
 export type PlacementPoint = Readonly<Record<PlacementVariable, number>>;
 
-/** Variables that are absent have coefficient 0. */
+/** `coefficients`: one for each of `PLACEMENT_VARIABLES`, in that order. */
 export interface Affine {
   readonly constant: number;
-  readonly coefficients: Readonly<Partial<Record<PlacementVariable, number>>>;
+  readonly coefficients: readonly number[];
 }
 
-export const ZERO: Affine = { constant: 0, coefficients: {} };
+/** Made of a fraction, so that engines keep it (and every copy) as plain doubles. */
+const NONE: readonly number[] = PLACEMENT_VARIABLES.map(() => 0.5).fill(0);
+
+/** A sum that grows in place. A search makes a million of them, all of one shape. */
+export class AffineSum implements Affine {
+  constant = 0;
+  coefficients = NONE;
+
+  add(factor: number, term: Affine): this {
+    if (factor === 0) return this;
+    this.constant += factor * term.constant;
+    const from = term.coefficients;
+    if (from === NONE) return this;
+    if (this.coefficients === NONE) this.coefficients = NONE.slice();
+    const to = this.coefficients as number[];
+    for (let v = 0; v < from.length; v++) to[v]! += factor * from[v]!;
+    return this;
+  }
+
+  addConstant(value: number): this {
+    this.constant += value;
+    return this;
+  }
+}
+
+export const ZERO: Affine = new AffineSum();
 
 export function constant(value: number): Affine {
-  return value === 0 ? ZERO : { constant: value, coefficients: {} };
+  return value === 0 ? ZERO : new AffineSum().addConstant(value);
 }
 
-export function variable(name: PlacementVariable): Affine {
-  return VARIABLES[name];
-}
-
-const VARIABLES = Object.fromEntries(
-  PLACEMENT_VARIABLES.map((name) => {
-    const one = emptySum();
-    one.coefficients[name] = 1;
+const VARIABLES = new Map(
+  PLACEMENT_VARIABLES.map((name, position) => {
+    const one = new AffineSum();
+    one.coefficients = NONE.with(position, 1);
     return [name, one];
   }),
-) as unknown as Readonly<Record<PlacementVariable, Affine>>;
+);
 
-/** Sum of factor x term. A search makes millions: named fields in one order keep all results in one hidden class. */
+export function variable(name: PlacementVariable): Affine {
+  return VARIABLES.get(name)!;
+}
+
+/** Where a variable's coefficient stands. */
+export function positionOf(name: PlacementVariable): number {
+  return PLACEMENT_VARIABLES.indexOf(name);
+}
+
+/** Sum of factor x term. */
 export function weightedSum(terms: readonly (readonly [factor: number, term: Affine])[]): Affine {
-  if (terms.length === 0) return ZERO;
-  const sum = emptySum();
-  const { coefficients } = sum;
-  for (const [factor, term] of terms) {
-    if (factor === 0 || term === ZERO) continue;
-    sum.constant += factor * term.constant;
-    const from = term.coefficients;
-    coefficients['weights.gpu'] += factor * (from['weights.gpu'] ?? 0);
-    coefficients['weights.cpu'] += factor * (from['weights.cpu'] ?? 0);
-    coefficients['weights.disk'] += factor * (from['weights.disk'] ?? 0);
-    coefficients['kvCache.gpu'] += factor * (from['kvCache.gpu'] ?? 0);
-    coefficients['kvCache.cpu'] += factor * (from['kvCache.cpu'] ?? 0);
-    coefficients['kvCache.disk'] += factor * (from['kvCache.disk'] ?? 0);
-    coefficients['activations.gpu'] += factor * (from['activations.gpu'] ?? 0);
-    coefficients['activations.cpu'] += factor * (from['activations.cpu'] ?? 0);
-    coefficients['activations.disk'] += factor * (from['activations.disk'] ?? 0);
-    coefficients.kvCpuAttended += factor * (from.kvCpuAttended ?? 0);
-    coefficients.kvDiskCpuAttended += factor * (from.kvDiskCpuAttended ?? 0);
-  }
+  const sum = new AffineSum();
+  for (const [factor, term] of terms) sum.add(factor, term);
   return sum;
 }
 
-function emptySum(): { constant: number; coefficients: Record<PlacementVariable, number> } {
-  return {
-    constant: 0,
-    coefficients: {
-      'weights.gpu': 0,
-      'weights.cpu': 0,
-      'weights.disk': 0,
-      'kvCache.gpu': 0,
-      'kvCache.cpu': 0,
-      'kvCache.disk': 0,
-      'activations.gpu': 0,
-      'activations.cpu': 0,
-      'activations.disk': 0,
-      kvCpuAttended: 0,
-      kvDiskCpuAttended: 0,
-    },
-  };
-}
-
 export function sum(...terms: readonly Affine[]): Affine {
-  const nonZero = terms.filter((term) => term !== ZERO);
-  if (nonZero.length < 2) return nonZero[0] ?? ZERO;
-  return weightedSum(nonZero.map((term) => [1, term]));
+  const total = new AffineSum();
+  for (const term of terms) total.add(1, term);
+  return total;
 }
 
 export function scale(factor: number, term: Affine): Affine {
   if (factor === 0 || term === ZERO) return ZERO;
-  return factor === 1 ? term : weightedSum([[factor, term]]);
+  return factor === 1 ? term : new AffineSum().add(factor, term);
 }
 
 export function minus(from: Affine, term: Affine): Affine {
-  return weightedSum([
-    [1, from],
-    [-1, term],
-  ]);
+  return new AffineSum().add(1, from).add(-1, term);
 }
 
-export function evaluate(term: Affine, point: PlacementPoint): number {
-  let value = term.constant;
-  for (const name in term.coefficients) {
-    const v = name as PlacementVariable;
-    value += term.coefficients[v]! * point[v];
+export function evaluate({ constant, coefficients }: Affine, point: PlacementPoint): number {
+  if (coefficients === NONE) return constant;
+  let value = constant;
+  for (let v = 0; v < coefficients.length; v++) {
+    const coefficient = coefficients[v]!;
+    if (coefficient !== 0) value += coefficient * point[PLACEMENT_VARIABLES[v]!];
   }
   return value;
 }

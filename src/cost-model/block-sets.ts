@@ -1,4 +1,5 @@
 /** A job's sequences as blocks and GPU batches, each a stretch of the job: what it sums up to is known without walking over it. */
+import { rememberedFor } from '../remembered.js';
 import { jobBlocks, type BlockGroup } from '../workload/blocks.js';
 import { jobSequences, type Amount, type JobSequences } from '../workload/sequences.js';
 import type { Workload } from '../workload/workload.js';
@@ -38,16 +39,27 @@ export interface BlockSet extends Selection {
   readonly longestOfBlock: ReadonlyMap<number, number>;
 }
 
-/** The full blocks and the partial one, those that there are. */
-export function blockSets(workload: Workload, shape: Pick<BatchShape, 'gpuBatchSize' | 'numGpuBatches'>): BlockSet[] {
-  const { gpuBatchSize, numGpuBatches } = shape;
+/** The full blocks and the partial one, those that there are. The same sets whenever the same shape asks. */
+export function blockSets(
+  workload: Workload,
+  { gpuBatchSize, numGpuBatches }: Pick<BatchShape, 'gpuBatchSize' | 'numGpuBatches'>,
+): readonly BlockSet[] {
+  return setsOfShape(workload, gpuBatchSize * SHAPE_STRIDE + numGpuBatches);
+}
+
+/** More than any number of GPU batches in a block. */
+const SHAPE_STRIDE = 2 ** 26;
+
+const setsOfShape = rememberedFor((workload: Workload, shape: number): BlockSet[] => {
+  const gpuBatchSize = Math.floor(shape / SHAPE_STRIDE);
+  const numGpuBatches = shape % SHAPE_STRIDE;
   const sequences = jobSequences(workload);
   const blocks = jobBlocks(workload, gpuBatchSize * numGpuBatches);
   const isFull = ({ first, end }: BlockGroup) => end - first === gpuBatchSize * numGpuBatches;
   return [blocks.filter(isFull), blocks.filter((group) => !isFull(group))]
     .filter((groups) => groups.length > 0)
     .map((groups) => blockSet(sequences, gpuBatchSize, groups));
-}
+});
 
 /** The blocks of several sets as one set, cut into batches of another size if wanted. */
 export function unionOf(sets: readonly BlockSet[], gpuBatchSize: number): BlockSet {

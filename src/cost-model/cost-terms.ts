@@ -20,7 +20,7 @@ export interface Segment {
   readonly computes: 'embed' | 'decoder' | 'lastDecoder' | 'head';
   readonly count: number;
   readonly stageSeconds: Readonly<Record<StageName, Affine>>;
-  readonly trafficBytes: Readonly<Record<Link, Affine>>;
+  readonly trafficBytes: (link: Link) => Affine;
   /** Each is a lower bound of a run's seconds, and their maximum is the run's seconds. */
   readonly boundSeconds: readonly Affine[];
 }

@@ -81,7 +81,7 @@ function phaseEstimate({ segments }: CostTerms, phase: Phase, point: PlacementPo
   return {
     seconds: total((segment) => segmentSeconds(segment, point)),
     stageSeconds,
-    trafficBytes: record(LINKS, (link) => total((segment) => evaluate(segment.trafficBytes[link], point))),
+    trafficBytes: record(LINKS, (link) => total((segment) => evaluate(segment.trafficBytes(link), point))),
     bottleneck: bottleneckOf(stageSeconds),
   };
 }

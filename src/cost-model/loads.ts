@@ -1,5 +1,5 @@
 /** How much the steps of a job handle: which batches launch with how many tokens, and what each sequence adds. */
-import { remembered } from '../remembered.js';
+import { remembered, rememberedFor } from '../remembered.js';
 import { reservedTokens } from '../workload/blocks.js';
 import type { Amount, JobSequences } from '../workload/sequences.js';
 import { batchSum, type BlockSet, type Stretch } from './block-sets.js';
@@ -34,21 +34,17 @@ const SEGMENTS_OF_MIXED_LENGTHS = 6;
 const PREFILL: StepRange = { from: 0, to: 1 };
 const DECODE: StepRange = { from: 1, to: Infinity };
 
-export function prefillLoad(set: BlockSet): StepLoad {
-  return stepLoad(set, PREFILL);
-}
+export const prefillLoad = remembered((set: BlockSet): StepLoad => stepLoad(set, PREFILL));
 
 /** All decode steps as one load: for layers whose work does not depend on the KV cache. */
-export function wholeDecodeLoad(set: BlockSet): StepLoad {
-  return stepLoad(set, DECODE);
-}
+export const wholeDecodeLoad = remembered((set: BlockSet): StepLoad => stepLoad(set, DECODE));
 
 /** The decode steps in a few segments, so that the slowest stage may change as the KV cache grows and sequences end. */
-export function decodeLoads(set: BlockSet): StepLoad[] {
-  return decodeRanges(set.sequences)
+export const decodeLoads = remembered((set: BlockSet): readonly StepLoad[] =>
+  decodeRanges(set.sequences)
     .map((range) => stepLoad(set, range))
-    .filter(({ numRuns }) => numRuns > 0);
-}
+    .filter(({ numRuns }) => numRuns > 0),
+);
 
 /** The same for all blocks of a job. */
 const decodeRanges = remembered(({ lengths }: JobSequences): StepRange[] => {
@@ -82,7 +78,11 @@ const stepsUntil = ({ from, to }: StepRange, genTokens: number): number =>
   Math.max(0, Math.min(to, Math.max(genTokens, 1)) - from);
 
 /** Steps of the range in which the sequence is live. Of one range always the same function, as all amounts here: so sums are remembered. */
-export const liveSteps = remembered((range: StepRange): Amount => ({ genTokens }) => stepsUntil(range, genTokens));
+export const liveSteps = remembered(
+  (range: StepRange): Amount =>
+    ({ genTokens }) =>
+      stepsUntil(range, genTokens),
+);
 
 /** Batches (blocks) x steps in which one of their sequences is live, given the longest of each. */
 export function liveInstances(longest: ReadonlyMap<number, number>, range: StepRange): number {
@@ -101,25 +101,15 @@ const promptTokensOf: Amount = ({ promptTokens }) => promptTokens;
 /** KV rows of earlier steps, summed over the live steps: they grow by one a step. */
 export const pastRows = remembered((range: StepRange): Amount => {
   if (range.from === 0) return () => 0;
-  return ({ promptTokens, genTokens }) =>
-    arithmeticSum(promptTokens + range.from - 1, stepsUntil(range, genTokens));
+  return ({ promptTokens, genTokens }) => arithmeticSum(promptTokens + range.from - 1, stepsUntil(range, genTokens));
 });
 
-/** Pairs of a query and a KV row that it attends to, itself included, at most `slidingWindow` rows a query. */
-export function attendedRows(range: StepRange, slidingWindow = Infinity): Amount {
-  const byWindow = attendedByWindow(range);
-  const amount = byWindow.get(slidingWindow) ?? attendedInWindow(range, slidingWindow);
-  byWindow.set(slidingWindow, amount);
-  return amount;
-}
-
-const attendedByWindow = remembered((_: StepRange) => new Map<number, Amount>());
-
-function attendedInWindow(range: StepRange, slidingWindow: number): Amount {
+/** Pairs of a query and a KV row that it attends to, itself included, at most `slidingWindow` (all: Infinity) rows a query. */
+export const attendedRows = rememberedFor((range: StepRange, slidingWindow: number): Amount => {
   if (range.from === 0) return ({ promptTokens }) => windowedSum(1, promptTokens, slidingWindow);
   return ({ promptTokens, genTokens }) =>
     windowedSum(promptTokens + range.from, stepsUntil(range, genTokens), slidingWindow);
-}
+});
 
 function stepLoad(set: BlockSet, range: StepRange): StepLoad {
   const launches = range.from === 0 ? prefillLaunches(set) : decodeLaunches(set, range);

@@ -8,8 +8,10 @@ import {
   rowBytes,
   type LayerKind,
   type TensorSpec,
+  type WeightBits,
 } from '../models/tensors.js';
 import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
+import { remembered, rememberedFor } from '../remembered.js';
 import { MIB } from '../units.js';
 import type { Tier } from '../tiers.js';
 import { reservedTokens } from '../workload/blocks.js';
@@ -25,7 +27,7 @@ import {
   type PlacementPoint,
 } from './affine.js';
 import { largestBatchOf, unionOf, type BlockSet } from './block-sets.js';
-import { isPlaced, isStreamed, portionTerm, type KvHome } from './shares.js';
+import { portionTerm, type KvHome } from './shares.js';
 import { EMBEDDING_ROWS_IN_FLIGHT } from './embedding-rows.js';
 import type { Setting } from './movement.js';
 
@@ -64,7 +66,7 @@ export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<T
     diskActivationStaging(setting, job),
     cpuAttentionWorkspace(setting),
   ];
-  const loading = sum(weightHomeBytes(setting, 'cpu'), constant(loadStaging(setting)));
+  const loading = sum(weightHomeBytes(setting, 'cpu'), constant(loadStaging(setting.model, setting.shape.weightBits)));
   return {
     gpu: setting.hasGpu
       ? [sum(...gpu, prefillKvStaging(setting, job)), sum(...gpu, decodeKvStaging(setting, job))]
@@ -81,10 +83,10 @@ interface Job {
   readonly blocks: BlockSet;
 }
 
-function wholeJob(sets: readonly BlockSet[]): Job {
+const wholeJob = remembered((sets: readonly BlockSet[]): Job => {
   const largestBlock = Math.max(...sets.flatMap(({ blocks }) => blocks.map(({ first, end }) => end - first)));
   return { batches: unionOf(sets, sets[0]!.gpuBatchSize), blocks: unionOf(sets, largestBlock) };
-}
+});
 
 function homeBytes(setting: Setting, { blocks }: Job, tier: Tier): Affine {
   const { model, shape, shares } = setting;
@@ -109,33 +111,32 @@ function activationBytes({ model, shares }: Setting, set: BlockSet, tier: Tier, 
 }
 
 /** Rows at home, one buffer for each layer, on the device tier the vectors too; 4-bit rows on disk begin at a page. */
-function weightHomeBytes({ model, shape, shares, hasGpu }: Setting, tier: Tier): Affine {
+function weightHomeBytes({ model, shares, hasGpu }: Setting, tier: Tier): Affine {
   const deviceTier = hasGpu ? 'gpu' : 'cpu';
-  const packed = (tensor: TensorSpec) => isPlaced(tensor) && tensor.quantizable && shape.weightBits === 4;
   const padding = (kind: LayerKind) =>
     tier === 'disk'
-      ? portionTerm(shares.weights.tensors(kind, tier, packed), PAGE_BYTES)
+      ? portionTerm(shares.weights.tensors(kind, tier, 'packed'), PAGE_BYTES)
       : constant(tier === 'gpu' && !hasGpu ? 0 : CACHE_LINE_BYTES);
-  const ofLayer = (kind: LayerKind) => sum(portionTerm(shares.weights.bytes(kind, tier, isPlaced)), padding(kind));
+  const ofLayer = (kind: LayerKind) => sum(portionTerm(shares.weights.bytes(kind, tier, 'placed')), padding(kind));
   const rows = LAYER_KINDS.map((kind) => scale(layerCount(model, kind), ofLayer(kind)));
   return sum(...rows, constant(tier === deviceTier ? inLines(vectorBytes(model)) : 0));
 }
 
-function vectorBytes(model: ModelConfig): number {
+const vectorBytes = remembered((model: ModelConfig): number => {
   const ofLayer = (kind: LayerKind) =>
     layerTensors(model, kind).reduce(
       (total, { kind: k, rows }) => (k === 'vector' ? total + rows * FLOAT_BYTES : total),
       0,
     );
   return LAYER_KINDS.reduce((total, kind) => total + layerCount(model, kind) * ofLayer(kind), 0);
-}
+});
 
 /** Double buffer for what a layer streams to the device. */
 function weightBuffers({ shares, hasGpu }: Setting): Affine {
   const streamed = LAYER_KINDS.map((kind) => {
-    const disk = portionTerm(shares.weights.bytes(kind, 'disk', isStreamed));
-    if (hasGpu) return sum(portionTerm(shares.weights.bytes(kind, 'cpu', isStreamed)), disk);
-    return sum(disk, portionTerm(shares.weights.tensors(kind, 'disk', isStreamed), 2 * PAGE_BYTES));
+    const disk = portionTerm(shares.weights.bytes(kind, 'disk', 'streamed'));
+    if (hasGpu) return sum(portionTerm(shares.weights.bytes(kind, 'cpu', 'streamed')), disk);
+    return sum(disk, portionTerm(shares.weights.tensors(kind, 'disk', 'streamed'), 2 * PAGE_BYTES));
   });
   return scale(WEIGHT_BUFFERS, largest(streamed));
 }
@@ -143,36 +144,39 @@ function weightBuffers({ shares, hasGpu }: Setting): Affine {
 function diskWeightStaging({ shares }: Setting): Affine {
   const staged = LAYER_KINDS.map((kind) =>
     sum(
-      portionTerm(shares.weights.bytes(kind, 'disk', isStreamed)),
-      portionTerm(shares.weights.tensors(kind, 'disk', isStreamed), 2 * PAGE_BYTES),
+      portionTerm(shares.weights.bytes(kind, 'disk', 'streamed')),
+      portionTerm(shares.weights.tensors(kind, 'disk', 'streamed'), 2 * PAGE_BYTES),
     ),
   );
   return scale(WEIGHT_BUFFERS, largest(staged));
 }
 
 /** Only while loading: a chunk of the largest tensor as filed, the same widened, and, where it is packed, packed. */
-function loadStaging({ model, shape }: Setting): number {
+const loadStaging = rememberedFor((model: ModelConfig, weightBits: WeightBits): number => {
   const tensors = LAYER_KINDS.flatMap((kind) => layerTensors(model, kind));
   const filedRowBytes = ({ cols }: TensorSpec) => cols * BYTES_PER_ELEMENT[model.dtype];
   const chunkOf = (tensor: TensorSpec) =>
     Math.max(filedRowBytes(tensor), Math.min(LOAD_CHUNK_BYTES, tensor.rows * filedRowBytes(tensor)));
   const chunk = Math.max(...tensors.map(chunkOf));
   const packedOf = (tensor: TensorSpec) =>
-    shape.weightBits === 4 && tensor.quantizable
+    weightBits === 4 && tensor.quantizable
       ? Math.min(tensor.rows, Math.floor(chunk / filedRowBytes(tensor))) * rowBytes(model, tensor, 4) + 2 * PAGE_BYTES
       : 0;
   return inPages(chunk + 2 * PAGE_BYTES) + inLines(2 * chunk) + inPages(Math.max(...tensors.map(packedOf)));
-}
+});
 
 /** Embedding rows that lie on disk are read a few at a time, each into a window for the widest row of any table. */
 function embeddingRowStaging({ model, shape, shares }: Setting): Affine {
-  const isTable = (tensor: TensorSpec) => tensor.kind === 'table' || (model.tiedEmbeddings && tensor.role === 'head');
-  const tables = LAYER_KINDS.flatMap((kind) => layerTensors(model, kind).filter(isTable));
-  const windowBytes =
-    inPages(Math.max(...tables.map((table) => rowBytes(model, table, shape.weightBits)))) + PAGE_BYTES;
-  const onDisk = LAYER_KINDS.map((kind) => portionTerm(shares.weights.anyTensor(kind, 'disk', isTable)));
+  const onDisk = LAYER_KINDS.map((kind) => portionTerm(shares.weights.anyTensor(kind, 'disk', 'tables')));
+  const windowBytes = inPages(widestTableRowBytes(model, shape.weightBits)) + PAGE_BYTES;
   return scale(EMBEDDING_ROWS_IN_FLIGHT * windowBytes, largest(onDisk));
 }
+
+const widestTableRowBytes = rememberedFor((model: ModelConfig, weightBits: WeightBits): number => {
+  const isTable = (tensor: TensorSpec) => tensor.kind === 'table' || (model.tiedEmbeddings && tensor.role === 'head');
+  const tables = LAYER_KINDS.flatMap((kind) => layerTensors(model, kind).filter(isTable));
+  return Math.max(...tables.map((table) => rowBytes(model, table, weightBits)));
+});
 
 /** Prefill attends on the device, so every slot that is not at home there passes through it. */
 function prefillKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {

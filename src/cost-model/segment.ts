@@ -1,8 +1,8 @@
 /** A segment of the schedule: what one schedule layer computes and moves, as seconds of stages and bounds of the whole. */
 import { linkRate } from '../hardware/check-profile.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
-import { LINKS, type Link, type Phase, type StageName } from '../tiers.js';
-import { constant, scale, sum, weightedSum, type Affine } from './affine.js';
+import { LINKS, type Link, type Phase } from '../tiers.js';
+import { AffineSum, constant, scale, sum, type Affine } from './affine.js';
 import { serialSeconds, type BatchShape, type Segment } from './cost-terms.js';
 import { numLaunches, type StepLoad } from './loads.js';
 import type { Movement } from './movement.js';
@@ -27,35 +27,73 @@ export function makeSegment(
   work: LayerWork,
 ): Segment {
   const perRun = 1 / load.numRuns;
-  const run: Run = {
-    movements: [
-      ...work.weights.map((movement) => ({ times: 1, movement })),
-      ...work.movements.map((movement) => ({ times: perRun, movement })),
-    ],
-    numBatches: perRun * numLaunches(load),
-  };
-  const stageSeconds = {
-    compute: scale(perRun, work.compute),
-    cpuAttention: scale(perRun, work.cpuAttention),
-    ...perLink((link) => movementSeconds(hardware, run, (m) => m.link === link)),
-  };
-  const handOvers = constant(run.numBatches * hardware.taskSeconds.value);
+  const moved = newTransfers();
+  for (const movement of work.weights) addMovement(moved, hardware, 1, movement);
+  for (const movement of work.movements) addMovement(moved, hardware, perRun, movement);
+  const compute = scale(perRun, work.compute);
+  const cpuAttention = scale(perRun, work.cpuAttention);
+  const stageSeconds = { compute, cpuAttention, ...moved.links };
+  const numBatches = perRun * numLaunches(load);
+  const handOvers = constant(numBatches * hardware.taskSeconds.value);
+  const computing = sum(compute, cpuAttention, moved.copies, handOvers);
   return {
     phase,
     computes: work.computes,
     count: load.numRuns * work.runsPerStep,
     stageSeconds,
-    trafficBytes: perLink((link) => movementBytes(run, link)),
+    trafficBytes: (link) => sum(movedBytes(work.weights, link), scale(perRun, movedBytes(work.movements, link))),
     boundSeconds: overlap
-      ? overlapBounds(hardware, run, stageSeconds, handOvers, work.computes === 'embed')
+      ? overlapBounds(moved, computing, numBatches, work.computes === 'embed')
       : [sum(serialSeconds(stageSeconds), handOvers)],
   };
 }
 
-/** What a run of a segment moves, each movement so many times, for how many GPU batches. */
-interface Run {
-  readonly movements: readonly { readonly times: number; readonly movement: Movement }[];
-  readonly numBatches: number;
+/** Seconds of what one run moves: on each link, and in each task that may hold the run up. */
+interface Transfers {
+  readonly links: Readonly<Record<Link, AffineSum>>;
+  /** Inside `compute`. */
+  readonly copies: AffineSum;
+  /** Loads and stores of activations. */
+  readonly hiddenStates: AffineSum;
+  /** Disk, then link, one after the other. */
+  readonly weightsFromDisk: AffineSum;
+  readonly kvCacheFromDisk: AffineSum;
+  readonly activationsFromDisk: AffineSum;
+  /** Link, then disk. */
+  readonly kvCacheStores: AffineSum;
+  readonly activationStores: AffineSum;
+}
+
+function newTransfers(): Transfers {
+  return {
+    links: {
+      cpuToGpu: new AffineSum(),
+      gpuToCpu: new AffineSum(),
+      diskToCpu: new AffineSum(),
+      cpuToDisk: new AffineSum(),
+    },
+    copies: new AffineSum(),
+    hiddenStates: new AffineSum(),
+    weightsFromDisk: new AffineSum(),
+    kvCacheFromDisk: new AffineSum(),
+    activationsFromDisk: new AffineSum(),
+    kvCacheStores: new AffineSum(),
+    activationStores: new AffineSum(),
+  };
+}
+
+function addMovement(to: Transfers, hardware: HardwareProfile, times: number, movement: Movement): void {
+  const { task, link, home, share } = movement;
+  const seconds = times * transferSeconds(hardware, movement);
+  to.links[link].add(seconds, share);
+  if (task === 'compute') to.copies.add(seconds, share);
+  if (task === 'loadActivations' || task === 'storeActivations') to.hiddenStates.add(seconds, share);
+  if (task === 'storeKvCache') to.kvCacheStores.add(seconds, share);
+  if (task === 'storeActivations') to.activationStores.add(seconds, share);
+  if (home !== 'disk') return;
+  if (task === 'loadWeights') to.weightsFromDisk.add(seconds, share);
+  if (task === 'loadKvCache') to.kvCacheFromDisk.add(seconds, share);
+  if (task === 'loadActivations') to.activationsFromDisk.add(seconds, share);
 }
 
 /**
@@ -66,36 +104,17 @@ interface Run {
  * - any other task's thread: it waits for the disk before it copies on, and copies before it writes to disk. (Weights are
  *   read from disk one layer ahead, but for the first layer of a step: before it there is nothing to load.)
  */
-function overlapBounds(
-  hardware: HardwareProfile,
-  run: Run,
-  stageSeconds: Readonly<Record<StageName, Affine>>,
-  handOvers: Affine,
-  isFirst: boolean,
-): Affine[] {
-  const secondsOf = (counts: (movement: Movement) => boolean) => movementSeconds(hardware, run, counts);
-  const copies = secondsOf(({ task }) => task === 'compute');
-  const computing = sum(stageSeconds.compute, stageSeconds.cpuAttention, copies, handOvers);
-  const hiddenStates = secondsOf(({ task }) => task === 'loadActivations' || task === 'storeActivations');
+function overlapBounds(moved: Transfers, computing: Affine, numBatches: number, isFirst: boolean): Affine[] {
   return [
     computing,
-    scale(1 / run.numBatches, sum(computing, hiddenStates)),
-    ...LINKS.map((link) => stageSeconds[link]),
-    secondsOf(({ task, home }) => task === 'loadKvCache' && home === 'disk'),
-    secondsOf(({ task, home }) => task === 'loadActivations' && home === 'disk'),
-    ...(isFirst ? [secondsOf(({ task, home }) => task === 'loadWeights' && home === 'disk')] : []),
-    secondsOf(({ task }) => task === 'storeKvCache'),
-    secondsOf(({ task }) => task === 'storeActivations'),
+    scale(1 / numBatches, sum(computing, moved.hiddenStates)),
+    ...LINKS.map((link) => moved.links[link]),
+    moved.kvCacheFromDisk,
+    moved.activationsFromDisk,
+    ...(isFirst ? [moved.weightsFromDisk] : []),
+    moved.kvCacheStores,
+    moved.activationStores,
   ];
-}
-
-function movementSeconds(hardware: HardwareProfile, { movements }: Run, counts: (m: Movement) => boolean): Affine {
-  const terms: (readonly [number, Affine])[] = [];
-  for (const { times, movement } of movements) {
-    if (!counts(movement)) continue;
-    terms.push([times * transferSeconds(hardware, movement), movement.share]);
-  }
-  return weightedSum(terms);
 }
 
 /** KV cache that is at home in RAM crosses at its own rate where the profile has one; what comes from disk is staged like the rest. */
@@ -106,12 +125,8 @@ function transferSeconds(hardware: HardwareProfile, { task, link, home, bytes, t
   return bytes / rate.value + transfers * latencySeconds.value;
 }
 
-function movementBytes({ movements }: Run, link: Link): Affine {
-  const ofLink = movements.filter(({ movement }) => movement.link === link);
-  return weightedSum(ofLink.map(({ times, movement }) => [times * movement.bytes, movement.share]));
-}
-
-function perLink(value: (link: Link) => Affine): Record<Link, Affine> {
-  const [cpuToGpu, gpuToCpu, diskToCpu, cpuToDisk] = LINKS.map(value);
-  return { cpuToGpu: cpuToGpu!, gpuToCpu: gpuToCpu!, diskToCpu: diskToCpu!, cpuToDisk: cpuToDisk! };
+function movedBytes(movements: readonly Movement[], link: Link): Affine {
+  const total = new AffineSum();
+  for (const movement of movements) if (movement.link === link) total.add(movement.bytes, movement.share);
+  return total;
 }

@@ -4,8 +4,8 @@
  * slices (answers that are constants, counted row by row and slot by slot: what the engine will do).
  */
 import type { ModelConfig } from '../models/model-config.js';
-import { layerTensors, rowBytes, type LayerKind, type TensorSpec } from '../models/tensors.js';
-import { remembered } from '../remembered.js';
+import { layerTensors, rowBytes, type LayerKind, type TensorSpec, type WeightBits } from '../models/tensors.js';
+import { remembered, rememberedFor } from '../remembered.js';
 import { tensorRows, type Realisation } from '../policy/realisation.js';
 import type { Device, Tier } from '../tiers.js';
 import type { Amount } from '../workload/sequences.js';
@@ -33,13 +33,16 @@ interface SlotShares<Home> {
   largestBatch(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
 }
 
+/** Tensors of a layer: streamed to the device; with a home of their own; packed in 4 bits; read by row. */
+export type TensorPick = 'streamed' | 'placed' | 'packed' | 'tables';
+
 interface WeightShares {
-  /** Bytes on the tier of the layer's tensors that `counts` picks. */
-  bytes(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
+  /** Bytes on the tier of the layer's tensors. */
+  bytes(kind: LayerKind, tier: Tier, pick: TensorPick): Portion;
   /** How many of them have rows there. */
-  tensors(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
+  tensors(kind: LayerKind, tier: Tier, pick: TensorPick): Portion;
   /** 1 if any of them has rows there, else 0. */
-  anyTensor(kind: LayerKind, tier: Tier, counts: (tensor: TensorSpec) => boolean): Portion;
+  anyTensor(kind: LayerKind, tier: Tier, pick: TensorPick): Portion;
   /** Of the rows `0 <= row < numRows` of a table, those on the tier. */
   rows(kind: LayerKind, role: string, tier: Tier, numRows: number): Portion;
   /** Of `count` rows of a table from row `first` on for each sequence of the set, those on the tier. */
@@ -52,28 +55,50 @@ export interface Shares {
   readonly activations: SlotShares<Tier>;
 }
 
-export const isStreamed = (tensor: TensorSpec): boolean => tensor.kind === 'matrix';
-export const isPlaced = (tensor: TensorSpec): boolean => tensor.kind !== 'vector';
-
 /** A portion as a term. */
 export function portionTerm({ amount, share }: Portion, factor = 1): Affine {
   return scale(factor * amount, share);
 }
 
+function isPicked(pick: TensorPick, tensor: TensorSpec, model: ModelConfig, weightBits: WeightBits): boolean {
+  switch (pick) {
+    case 'streamed':
+      return tensor.kind === 'matrix';
+    case 'placed':
+      return tensor.kind !== 'vector';
+    case 'packed':
+      return tensor.kind !== 'vector' && tensor.quantizable && weightBits === 4;
+    case 'tables':
+      return tensor.kind === 'table' || (model.tiedEmbeddings && tensor.role === 'head');
+  }
+}
+
+const PICKS: readonly TensorPick[] = ['streamed', 'placed', 'packed', 'tables'];
+
+/** Bytes and number of tensors of each layer. */
+const layerTotals = rememberedFor((model: ModelConfig, weightBits: WeightBits) => {
+  const ofPick = (kind: LayerKind, pick: TensorPick) => {
+    const tensors = layerTensors(model, kind).filter((tensor) => isPicked(pick, tensor, model, weightBits));
+    const bytes = tensors.reduce((total, tensor) => total + tensor.rows * rowBytes(model, tensor, weightBits), 0);
+    return { bytes, count: tensors.length };
+  };
+  const ofLayer = (kind: LayerKind) =>
+    Object.fromEntries(PICKS.map((pick) => [pick, ofPick(kind, pick)])) as Record<
+      TensorPick,
+      ReturnType<typeof ofPick>
+    >;
+  return { embed: ofLayer('embed'), decoder: ofLayer('decoder'), head: ofLayer('head') };
+});
+
 /** Planned fractions. */
 export function plannedShares(model: ModelConfig, shape: BatchShape, device: Device): Shares {
   const share = (tier: Tier) => variable(`weights.${tier}`);
+  const totals = layerTotals(model, shape.weightBits);
   return {
     weights: {
-      bytes: (kind, tier, counts) => ({
-        amount: sumTensors(model, kind, counts, (tensor) => tensor.rows * rowBytes(model, tensor, shape.weightBits)),
-        share: share(tier),
-      }),
-      tensors: (kind, tier, counts) => ({ amount: sumTensors(model, kind, counts, () => 1), share: share(tier) }),
-      anyTensor: (kind, tier, counts) => ({
-        amount: layerTensors(model, kind).some(counts) ? 1 : 0,
-        share: share(tier),
-      }),
+      bytes: (kind, tier, pick) => ({ amount: totals[kind][pick].bytes, share: share(tier) }),
+      tensors: (kind, tier, pick) => ({ amount: totals[kind][pick].count, share: share(tier) }),
+      anyTensor: (kind, tier, pick) => ({ amount: Math.min(1, totals[kind][pick].count), share: share(tier) }),
       rows: (_kind, _role, tier, numRows) => ({ amount: numRows, share: share(tier) }),
       rowsOfSequences: (set, _kind, _role, tier, _first, count) => ({
         amount: totalOf(set, count),
@@ -115,9 +140,21 @@ const ATTENDED_HOME: Readonly<Record<Tier, KvHome>> = { gpu: 'gpu', cpu: 'cpuAtt
 
 /** Realised slices. */
 export function realisedShares(model: ModelConfig, shape: BatchShape, realisation: Realisation): Shares {
-  const rowsOn = (kind: LayerKind, t: number, tier: Tier) => tensorRows(realisation.weights[kind][t]!)[tier];
-  const bytesOn = (kind: LayerKind, tensor: TensorSpec, t: number, tier: Tier) =>
-    rowsOn(kind, t, tier) * rowBytes(model, tensor, shape.weightBits);
+  const { weightBits } = shape;
+  const countTensors = (
+    kind: LayerKind,
+    tier: Tier,
+    pick: TensorPick,
+    value: (rows: number, rowSize: number) => number,
+  ) => {
+    let total = 0;
+    layerTensors(model, kind).forEach((tensor, t) => {
+      const rows = tensorRows(realisation.weights[kind][t]!)[tier];
+      if (rows > 0 && isPicked(pick, tensor, model, weightBits))
+        total += value(rows, rowBytes(model, tensor, weightBits));
+    });
+    return total;
+  };
   const rowRange = (kind: LayerKind, role: string, tier: Tier) => {
     const { rows, gpuRows, cpuRows } = realisation.weights[kind].find((tensor) => tensor.role === role)!;
     const begin = { gpu: 0, cpu: gpuRows, disk: gpuRows + cpuRows }[tier];
@@ -127,11 +164,15 @@ export function realisedShares(model: ModelConfig, shape: BatchShape, realisatio
   const { kvCache, activations } = realisation.slots;
   return {
     weights: {
-      bytes: (kind, tier, counts) => counted(sumTensors(model, kind, counts, (s, t) => bytesOn(kind, s, t, tier))),
-      tensors: (kind, tier, counts) =>
-        counted(sumTensors(model, kind, counts, (_, t) => (rowsOn(kind, t, tier) > 0 ? 1 : 0))),
-      anyTensor: (kind, tier, counts) =>
-        counted(layerTensors(model, kind).some((s, t) => counts(s) && rowsOn(kind, t, tier) > 0) ? 1 : 0),
+      bytes: (kind, tier, pick) => counted(countTensors(kind, tier, pick, (rows, rowSize) => rows * rowSize)),
+      tensors: (kind, tier, pick) => counted(countTensors(kind, tier, pick, () => 1)),
+      anyTensor: (kind, tier, pick) =>
+        counted(
+          Math.min(
+            1,
+            countTensors(kind, tier, pick, () => 1),
+          ),
+        ),
       rows: (kind, role, tier, numRows) => {
         const { begin, end } = rowRange(kind, role, tier);
         return counted(Math.max(0, Math.min(numRows, end) - begin));
@@ -154,10 +195,7 @@ interface SlotRun {
   readonly end: number;
 }
 
-function realisedSlots<Run extends SlotRun, Home>(
-  runs: readonly Run[],
-  homeOf: (run: Run) => Home,
-): SlotShares<Home> {
+function realisedSlots<Run extends SlotRun, Home>(runs: readonly Run[], homeOf: (run: Run) => Home): SlotShares<Home> {
   const picked = remembered((homes: readonly Home[]) => {
     const ranges = runs.filter((run) => homes.includes(homeOf(run)));
     return remembered((set: BlockSet): Selection => pickSlots(set, ranges));
@@ -173,13 +211,4 @@ const ONE = constant(1);
 
 function counted(amount: number): Portion {
   return { amount, share: ONE };
-}
-
-function sumTensors(
-  model: ModelConfig,
-  kind: LayerKind,
-  counts: (tensor: TensorSpec) => boolean,
-  value: (tensor: TensorSpec, index: number) => number,
-): number {
-  return layerTensors(model, kind).reduce((total, tensor, t) => (counts(tensor) ? total + value(tensor, t) : total), 0);
 }

@@ -32,18 +32,47 @@ export function costTerms(
   const { device } = hardware;
   const shares = realisation ? realisedShares(model, shape, realisation) : plannedShares(model, shape, device);
   const setting: Setting = { model, shape, shares, device, hasGpu: hasGpuTier(hardware) };
-  const sets = blockSets(workload, shape);
-  const weights = {
-    embed: weightMovements(setting, 'embed'),
-    decoder: weightMovements(setting, 'decoder'),
-    head: weightMovements(setting, 'head'),
-  };
-  return {
-    segments: sets.flatMap((set) => setSegments({ setting, hardware, weights }, set)),
-    peakBytes: peakBytes(setting, sets),
-    capacityBytes: capacityBytes(hardware),
-    genTokens: totalGenTokens(workload, sets.flatMap(({ blocks }) => blocks)),
-  };
+  return new JobTerms(setting, hardware, workload);
+}
+
+/** Worked out when asked for: many shapes are out of the question by their peaks alone. */
+class JobTerms implements CostTerms {
+  readonly capacityBytes: CostTerms['capacityBytes'];
+  readonly genTokens: number;
+  readonly #sets: readonly BlockSet[];
+  #peakBytes: CostTerms['peakBytes'] | undefined;
+  #segments: readonly Segment[] | undefined;
+
+  constructor(
+    private readonly setting: Setting,
+    private readonly hardware: HardwareProfile,
+    workload: Workload,
+  ) {
+    this.#sets = blockSets(workload, setting.shape);
+    this.capacityBytes = capacityBytes(hardware);
+    this.genTokens = totalGenTokens(
+      workload,
+      this.#sets.flatMap(({ blocks }) => blocks),
+    );
+  }
+
+  get peakBytes(): CostTerms['peakBytes'] {
+    return (this.#peakBytes ??= peakBytes(this.setting, this.#sets));
+  }
+
+  get segments(): readonly Segment[] {
+    return (this.#segments ??= this.#newSegments());
+  }
+
+  #newSegments(): Segment[] {
+    const { setting, hardware } = this;
+    const weights = {
+      embed: weightMovements(setting, 'embed'),
+      decoder: weightMovements(setting, 'decoder'),
+      head: weightMovements(setting, 'head'),
+    };
+    return this.#sets.flatMap((set) => setSegments({ setting, hardware, weights }, set));
+  }
 }
 
 /** What all segments of a job share. */

@@ -13,16 +13,16 @@ import {
 } from './movement.js';
 import { embeddingRowMovements } from './embedding-rows.js';
 import { liveSteps, newTokens, pastRows, type StepLoad } from './loads.js';
-import { isStreamed, type KvHome } from './shares.js';
+import type { KvHome } from './shares.js';
 
 const Q_BYTES_PER_ELEMENT = 4;
 
 /** One load of a layer's streamed matrices: rows on cpu cross once, in one copy; rows on disk twice, read matrix by matrix. */
 export function weightMovements({ shares, hasGpu }: Setting, kind: LayerKind): Movement[] {
   return AWAY_TIERS.flatMap((home) => {
-    const { amount: bytes, share } = shares.weights.bytes(kind, home, isStreamed);
-    const matrices = shares.weights.tensors(kind, home, isStreamed).amount;
-    const any = shares.weights.anyTensor(kind, home, isStreamed).amount;
+    const { amount: bytes, share } = shares.weights.bytes(kind, home, 'streamed');
+    const matrices = shares.weights.tensors(kind, home, 'streamed').amount;
+    const any = shares.weights.anyTensor(kind, home, 'streamed').amount;
     return linksToDevice(home, hasGpu).map((link): Movement => ({
       task: 'loadWeights',
       link,

@@ -37,7 +37,10 @@ export const secondsRowName = (segment: number, bound: number): string => `secon
 const secondsVariable = (segment: number): string => `seconds.${segment}`;
 
 const linearTerms = ({ coefficients }: Affine): LinearTerm[] =>
-  Object.entries(coefficients).map(([variable, coefficient]) => ({ variable, coefficient }));
+  PLACEMENT_VARIABLES.flatMap((variable, v) => {
+    const coefficient = coefficients[v]!;
+    return coefficient === 0 ? [] : [{ variable, coefficient }];
+  });
 
 /**
  * Positions of the terms that may be the largest: one that another never falls below is left out (of equal ones the
@@ -61,11 +64,11 @@ export function placementVariables(domain: PlacementDomain, seconds: Affine = ZE
   for (const { variable, tier } of ATTENDED_SHARES) {
     if (domain.cpuAttention && domain.tiers.includes(tier)) allowed.add(variable);
   }
-  return PLACEMENT_VARIABLES.map((name) => ({
+  return PLACEMENT_VARIABLES.map((name, v) => ({
     name,
     lower: 0,
     upper: allowed.has(name) ? 1 : 0,
-    cost: seconds.coefficients[name] ?? 0,
+    cost: seconds.coefficients[v]!,
   }));
 }
 

@@ -1,7 +1,8 @@
 /** The set of all placements: one simplex for each tensor class, and attention on the CPU over no more KV cache than is there. */
-import type { Affine, PlacementVariable } from '../cost-model/affine.js';
+import { positionOf, type Affine, type PlacementVariable } from '../cost-model/affine.js';
 import type { Placement, Policy, TensorClass } from '../policy/policy.js';
 import { TENSOR_CLASSES } from '../policy/policy.js';
+import { remembered } from '../remembered.js';
 import { TIERS, type Tier } from '../tiers.js';
 
 /** Which placements the machine allows. */
@@ -14,19 +15,32 @@ export interface PlacementDomain {
 
 export const placementVariable = (tensorClass: TensorClass, tier: Tier): PlacementVariable => `${tensorClass}.${tier}`;
 
-function attendedSaving({ coefficients }: Affine, { cpuAttention }: PlacementDomain, tier: Tier): number {
-  if (!cpuAttention || tier === 'gpu') return 0;
-  return Math.min(0, coefficients[tier === 'cpu' ? 'kvCpuAttended' : 'kvDiskCpuAttended'] ?? 0);
+/** For each class the positions of its coefficients on the tiers that there are, and for KV cache of what attention there adds to it. */
+interface ClassPositions {
+  readonly placed: readonly number[];
+  /** As long as `placed`; -1 where no attention is left to the CPU. */
+  readonly attended: readonly number[];
 }
 
+const classPositions = remembered(({ tiers, cpuAttention }: PlacementDomain): ClassPositions[] =>
+  TENSOR_CLASSES.map((tensorClass) => ({
+    placed: tiers.map((tier) => positionOf(placementVariable(tensorClass, tier))),
+    attended: tiers.map((tier) => {
+      if (tensorClass !== 'kvCache' || !cpuAttention || tier === 'gpu') return -1;
+      return positionOf(tier === 'cpu' ? 'kvCpuAttended' : 'kvDiskCpuAttended');
+    }),
+  })),
+);
+
 /** Least value of the term over the whole domain: each class goes wholly to its cheapest tier. Infinity if no tier is left. */
-export function minimumOver(domain: PlacementDomain, term: Affine): number {
-  let value = term.constant;
-  for (const tensorClass of TENSOR_CLASSES) {
+export function minimumOver(domain: PlacementDomain, { constant, coefficients }: Affine): number {
+  let value = constant;
+  for (const { placed, attended } of classPositions(domain)) {
     let least = Infinity;
-    for (const tier of domain.tiers) {
-      const saving = tensorClass === 'kvCache' ? attendedSaving(term, domain, tier) : 0;
-      least = Math.min(least, (term.coefficients[placementVariable(tensorClass, tier)] ?? 0) + saving);
+    for (let t = 0; t < placed.length; t++) {
+      const position = attended[t]!;
+      const saving = position < 0 ? 0 : Math.min(0, coefficients[position]!);
+      least = Math.min(least, coefficients[placed[t]!]! + saving);
     }
     value += least;
   }

@@ -95,7 +95,7 @@ export function shortfallBound(terms: CostTerms, domain: PlacementDomain, prices
 /** Whether one tier alone, or all together, can be seen to be too small, without solving anything. */
 export function cannotFit(terms: CostTerms, domain: PlacementDomain): boolean {
   const excess = TIERS.map((tier) =>
-    terms.peakBytes[tier].map((bytes) => sum(bytes, { constant: -terms.capacityBytes[tier], coefficients: {} })),
+    terms.peakBytes[tier].map((bytes) => sum(bytes, constant(-terms.capacityBytes[tier]))),
   );
   const isShort = (bytes: Affine): boolean => minimumOver(domain, bytes) > 0;
   if (excess.flat().some(isShort)) return true;

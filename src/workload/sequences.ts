@@ -46,7 +46,6 @@ class AlikeSequences implements JobSequences {
     return (end - first) * amount(this.length);
   }
 
-
   mostGenTokens(first: number, end: number): number {
     return end > first ? this.length.genTokens : 0;
   }
@@ -68,7 +67,6 @@ class ListedSequences implements JobSequences {
     return sums[end]! - sums[first]!;
   }
 
-
   mostGenTokens(first: number, end: number): number {
     let most = 0;
     for (let n = first; n < end; n++) most = Math.max(most, this.lengths[n]!.genTokens);
@@ -76,7 +74,9 @@ class ListedSequences implements JobSequences {
   }
 
   genTokensDescending(first: number, end: number): GenTokensCount[] {
-    const ends = Float64Array.from(this.lengths.slice(first, end), ({ genTokens }) => genTokens).sort().reverse();
+    const ends = Float64Array.from(this.lengths.slice(first, end), ({ genTokens }) => genTokens)
+      .sort()
+      .reverse();
     const counts: GenTokensCount[] = [];
     for (const genTokens of ends) {
       const last = counts[counts.length - 1];

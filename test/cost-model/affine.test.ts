@@ -19,9 +19,7 @@ import { anyPolicy } from './arbitraries.js';
 const anyNumber = fc.integer({ min: -1000, max: 1000 });
 const anyAffine: fc.Arbitrary<Affine> = fc.record({
   constant: anyNumber,
-  coefficients: fc.record(Object.fromEntries(PLACEMENT_VARIABLES.map((name) => [name, anyNumber])), {
-    requiredKeys: [],
-  }),
+  coefficients: fc.tuple(...PLACEMENT_VARIABLES.map(() => anyNumber)),
 });
 const anyPoint = fc.record(
   Object.fromEntries(PLACEMENT_VARIABLES.map((name) => [name, fc.integer({ min: 0, max: 8 }).map((n) => n / 8)])),

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { expertLoad, kvRowSeconds, secondsPerElement } from '../../src/cost-model/compute.js';
+import { kvRowSeconds } from '../../src/cost-model/compute.js';
+import { expertLoad, secondsPerElement } from '../../src/cost-model/launch-seconds.js';
 import { estimate } from '../../src/cost-model/estimate.js';
 import { workloadFromNumbers } from '../../src/workload/blocks.js';
 import { gatedModel, mixtureModel, slidingModel, tinyModel } from './examples.js';

@@ -8,7 +8,7 @@ import { layerTensors, rowBytes } from '../../models/tensors.js';
 import { blockSize, QUANT_GROUP_SIZE, type Policy } from '../../policy/policy.js';
 import { TIERS, type Tier } from '../../tiers.js';
 import type { Workload } from '../../workload/workload.js';
-import { secondsPerElement } from '../compute.js';
+import { secondsPerElement } from '../launch-seconds.js';
 import { estimate } from '../estimate.js';
 import type { Baseline, BaselineFinder } from './baseline.js';
 import {
