@@ -34,7 +34,10 @@ const EXIT_CODES: Readonly<Record<ErrorCode, number>> = {
   engine: 1,
 };
 
-/** Every foreseen failure. The message is one line: what was expected, what came, what to do. */
+/**
+ * Every foreseen failure. The message is one line: what was expected, what came, what to do. Control characters of what
+ * came (a name in a downloaded file, say) are left out, so that it stays one line and does nothing to a terminal.
+ */
 export class FlexplanError extends Error {
   override readonly name = 'FlexplanError';
 
@@ -43,7 +46,7 @@ export class FlexplanError extends Error {
     message: string,
     options?: ErrorOptions,
   ) {
-    super(message, options);
+    super(message.replace(/\p{Cc}+/gu, ' '), options);
   }
 
   get exitCode(): number {

@@ -119,7 +119,7 @@ function withoutEnvelope(json: Json): Json {
 
 function refuseUnknownFields(body: Json): void {
   for (const [name, value] of Object.entries(body)) {
-    const neutral = NEUTRAL_FIELDS[name];
+    const neutral = Object.hasOwn(NEUTRAL_FIELDS, name) ? NEUTRAL_FIELDS[name] : undefined;
     if (SERVED_FIELDS.has(name) || neutral === 'any' || value === null || neutral?.includes(value)) continue;
     const supported = neutral
       ? `${name} to be ${neutral.join(' or ')}`

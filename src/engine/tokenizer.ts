@@ -57,13 +57,19 @@ export class Tokenizer {
 
   /** With the special tokens that tokenizer.json puts around a text, unless told otherwise. */
   encode(text: string, { addSpecialTokens = true } = {}): number[] {
-    return this.#tokenizer.encode(text, { add_special_tokens: addSpecialTokens }).ids;
+    return understood(
+      'tokenizer.json',
+      () => this.#tokenizer.encode(text, { add_special_tokens: addSpecialTokens }).ids,
+    );
   }
 
   /** Ids that the tokenizer does not know (padding of the vocabulary) decode to nothing. */
   decode(ids: ArrayLike<number>, { skipSpecialTokens = true } = {}): string {
     const known = Array.from(ids).filter((id) => this.#tokenizer.id_to_token(id) !== undefined);
-    return known.length === 0 ? '' : this.#tokenizer.decode(known, { skip_special_tokens: skipSpecialTokens });
+    if (known.length === 0) return '';
+    return understood('tokenizer.json', () =>
+      this.#tokenizer.decode(known, { skip_special_tokens: skipSpecialTokens }),
+    );
   }
 
   /** A chat as the model was trained to see it, up to where its reply begins. The template puts the special tokens. */
@@ -74,14 +80,17 @@ export class Tokenizer {
         'expected a chat template in the model folder, got none; use prompts for /v1/completions, or a chat model',
       );
     }
+    return this.encode(this.#render(this.#chatTemplate, messages), { addSpecialTokens: false });
+  }
+
+  #render(template: Template, messages: readonly ChatMessage[]): string {
     try {
-      const text = this.#chatTemplate.render({
+      return template.render({
         messages,
         add_generation_prompt: true,
         bos_token: specialToken(this.#config['bos_token']),
         eos_token: specialToken(this.#config['eos_token']),
       });
-      return this.encode(text, { addSpecialTokens: false });
     } catch (error) {
       const reason = (error as Error).message;
       throw new FlexplanError(
@@ -89,6 +98,18 @@ export class Tokenizer {
         `expected messages that the chat template takes, got "${reason}"; change them`,
       );
     }
+  }
+}
+
+/** The library takes most files as they are, and stumbles over what it does not know only when it comes to it. */
+function understood<T>(place: string, use: () => T): T {
+  try {
+    return use();
+  } catch (error) {
+    throw new FlexplanError(
+      'unsupported',
+      `expected a tokenizer of a known kind in ${place}, got "${(error as Error).message}"; use --prompt-ids`,
+    );
   }
 }
 
@@ -103,14 +124,8 @@ export async function loadTokenizer(folder: string): Promise<Tokenizer | undefin
   const json = await readJsonIfThere(join(folder, 'tokenizer.json'));
   if (json === undefined) return undefined;
   const config = ((await readJsonIfThere(join(folder, 'tokenizer_config.json'))) ?? {}) as Json;
-  try {
-    return new Tokenizer(json as object, config, await chatTemplate(folder, config));
-  } catch (error) {
-    throw new FlexplanError(
-      'unsupported',
-      `expected a tokenizer of a known kind in ${folder}, got "${(error as Error).message}"; use --prompt-ids`,
-    );
-  }
+  const template = await chatTemplate(folder, config);
+  return understood(folder, () => new Tokenizer(json as object, config, template));
 }
 
 /** One template, or several by name of which `default` is meant; newer folders keep it in a file of its own. */
@@ -118,6 +133,7 @@ async function chatTemplate(folder: string, config: Json): Promise<string | unde
   const file = await readFile(join(folder, 'chat_template.jinja'), 'utf8').catch(() => undefined);
   const template = file ?? config['chat_template'];
   if (!Array.isArray(template)) return typeof template === 'string' ? template : undefined;
-  const named = template as { name: string; template: string }[];
-  return named.find(({ name }) => name === 'default')?.template;
+  const named = template as ({ name?: unknown; template?: unknown } | null)[];
+  const chosen = named.find((entry) => entry?.name === 'default')?.template;
+  return typeof chosen === 'string' ? chosen : undefined;
 }

@@ -10,6 +10,11 @@ function shown(value: unknown): string {
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }
 
+/** Token ids and rows are 32-bit numbers in the engine. */
+const MAX_SIZE = 2 ** 31 - 1;
+/** Far beyond every model, and few enough to list. */
+const MAX_PARTS = 100_000;
+
 /**
  * One JSON object. An absent or null field takes the default where one is given; where none is, it is `bad-input`.
  * `path` is what messages call the object, such as `config.json of my-model`.
@@ -53,13 +58,16 @@ export class ConfigFields {
     return value;
   }
 
-  count(name: string, fallback?: number): number {
-    return this.#value(
-      name,
-      fallback,
-      'a positive whole number',
-      (v): v is number => Number.isSafeInteger(v) && (v as number) > 0,
-    );
+  /** A size or a number of things that exist, from 1 to `most`. */
+  count(name: string, fallback?: number, most = MAX_SIZE): number {
+    const expected = `a positive whole number of at most ${most}`;
+    const valid = (v: unknown): v is number => Number.isSafeInteger(v) && (v as number) > 0 && (v as number) <= most;
+    return this.#value(name, fallback, expected, valid);
+  }
+
+  /** How many layers or experts there are: each is a list of tensors. */
+  parts(name: string): number {
+    return this.count(name, undefined, MAX_PARTS);
   }
 
   positive(name: string, fallback?: number): number {

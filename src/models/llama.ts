@@ -26,7 +26,7 @@ export function readRmsDecoder(fields: ConfigFields, defaults: RmsDecoderDefault
   const numHeads = fields.count('num_attention_heads');
   return {
     dtype: dataType(fields),
-    numLayers: fields.count('num_hidden_layers'),
+    numLayers: fields.parts('num_hidden_layers'),
     hiddenSize,
     ffnSize: fields.count('intermediate_size'),
     numHeads,

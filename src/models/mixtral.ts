@@ -10,7 +10,7 @@ export function readMixtral(fields: ConfigFields): ModelShape {
     ...readRmsDecoder(fields, MIXTRAL_DEFAULTS),
     ...slidingWindow(fields),
     experts: {
-      count: fields.count('num_local_experts'),
+      count: fields.parts('num_local_experts'),
       activePerToken: fields.count('num_experts_per_tok'),
       normalizeTopK: true,
     },

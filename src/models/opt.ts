@@ -18,7 +18,7 @@ export function readOpt(fields: ConfigFields): ModelShape {
   const bias = fields.flag('enable_bias', true);
   return {
     dtype: dataType(fields),
-    numLayers: fields.count('num_hidden_layers'),
+    numLayers: fields.parts('num_hidden_layers'),
     hiddenSize,
     ffnSize: fields.count('ffn_dim'),
     numHeads,

@@ -9,7 +9,7 @@ const QWEN_DEFAULTS = { normEpsilon: 1e-6, ropeTheta: 10_000 };
 function qwenWindow(fields: ConfigFields): Pick<ModelShape, 'slidingWindow'> {
   if (!fields.flag('use_sliding_window', false)) return {};
   const firstWindowLayer = fields.get('max_window_layers') === 0 ? 0 : fields.count('max_window_layers');
-  if (firstWindowLayer >= fields.count('num_hidden_layers')) return {};
+  if (firstWindowLayer >= fields.parts('num_hidden_layers')) return {};
   if (firstWindowLayer > 0) {
     throw fields.unsupported('max_window_layers', '0 or num_hidden_layers where use_sliding_window is true');
   }
@@ -41,7 +41,7 @@ export function readQwen3Moe(fields: ConfigFields): ModelShape {
     ...readQwen3(fields),
     ffnSize: fields.count('moe_intermediate_size'),
     experts: {
-      count: fields.count('num_experts'),
+      count: fields.parts('num_experts'),
       activePerToken: fields.count('num_experts_per_tok'),
       normalizeTopK: fields.flag('norm_topk_prob', false),
     },
