@@ -28,7 +28,7 @@ for sanitizer in "$@"; do
   tests=(kernels int4_fit thread_pool tier engine)
   if [ "$sanitizer" = thread ]; then tests=(thread_pool tier engine); fi
   SECONDS=0
-  quietly cmake -S native -B "$build" -DSANITIZE="$sanitizer"
+  quietly cmake -S native -B "$build" -DSANITIZE="$sanitizer" -DFLEXPLAN_CUDA=OFF
   quietly cmake --build "$build" --parallel "${JOBS:-$(nproc)}" --target "${tests[@]/%/_test}"
   built=$SECONDS
   selection="^($(IFS='|' && echo "${tests[*]}"))$"
