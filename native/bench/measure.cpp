@@ -40,9 +40,9 @@ int64_t cacheSpillBytes() {
   return 2 * (cache > 0 ? cache : kUnknown);
 }
 
-// A task of the engine launches about so many loops in a row, after it has waited for its inputs longer than threads spin.
-constexpr int kLaunchesInARow = 10;
-constexpr auto kPauseBetweenTasks = std::chrono::microseconds(300);
+constexpr int kLaunchesInARow = 20;
+// A small matmul: enough pieces for each thread, of a few microseconds each.
+constexpr int64_t kLaunchRangesPerThread = 8;
 
 // A few microseconds of one thread.
 uint32_t busyWork() {
@@ -187,10 +187,10 @@ Samples measureAttention(const AttentionSetting& setting, int repetitions, int n
                 [&](int i) { run.run(kv.data() + i % copies * bytes); });
 }
 
-Samples measureLaunch(int repetitions, int numThreads) {
+Samples measureLaunch(double pauseSeconds, int repetitions, int numThreads) {
   expectPositive("repetitions", repetitions);
   ThreadPool pool(numThreads);
-  const int64_t ranges = int64_t{4} * pool.numThreads();
+  const int64_t ranges = kLaunchRangesPerThread * pool.numThreads();
   std::atomic<uint32_t> sink{0};
   const auto work = [&](int64_t begin, int64_t end) {
     for (int64_t range = begin; range < end; ++range) sink.fetch_add(busyWork(), std::memory_order_relaxed);
@@ -198,13 +198,14 @@ Samples measureLaunch(int repetitions, int numThreads) {
   constexpr int kRunsAlone = 20;
   const std::vector<double> alone = sample(kRunsAlone, 1, [&](int) { work(0, ranges); }).seconds;
   const double ideal = *std::min_element(alone.begin(), alone.end()) / pool.numThreads();
-  Samples samples{{}, kLaunchesInARow};
+  const int launches = pauseSeconds > 0 ? 1 : kLaunchesInARow;
+  Samples samples{{}, static_cast<double>(launches)};
   for (int i = 0; i < repetitions; ++i) {
-    std::this_thread::sleep_for(kPauseBetweenTasks);
+    std::this_thread::sleep_for(std::chrono::duration<double>(pauseSeconds));
     const auto start = Clock::now();
-    for (int launch = 0; launch < kLaunchesInARow; ++launch) pool.parallelFor(ranges, 1, work);
+    for (int launch = 0; launch < launches; ++launch) pool.parallelFor(ranges, 1, work);
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-    samples.seconds.push_back(std::max(0.0, seconds - kLaunchesInARow * ideal));
+    samples.seconds.push_back(std::max(0.0, seconds - launches * ideal));
   }
   return samples;
 }

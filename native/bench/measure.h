@@ -38,7 +38,8 @@ struct AttentionSetting {
 // Prefill: work = FLOPs of the (query, key) pairs that causality allows. Decode: work = KV bytes.
 Samples measureAttention(const AttentionSetting& setting, int repetitions, int numThreads);
 
-// What parallel loops cost beyond their work: a few in a row after a pause, as the engine's tasks launch them. work: launches.
-Samples measureLaunch(int repetitions, int numThreads);
+// What parallel loops cost beyond their work: many in a row, or (pauseSeconds > 0) one after the caller has slept so long, as when a
+// task has waited for its inputs and the pool's threads have parked. work: launches.
+Samples measureLaunch(double pauseSeconds, int repetitions, int numThreads);
 
 }  // namespace flexplan::bench

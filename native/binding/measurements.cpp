@@ -93,9 +93,8 @@ Napi::Object makeMeasurements(Napi::Env env) {
          threads = intField(options, "numThreads")] { return bench::measureAttention(setting, repetitions, threads); };
   });
   add("launch", [](const Napi::Object& options) {
-    return [repetitions = intField(options, "repetitions"), threads = intField(options, "numThreads")] {
-      return bench::measureLaunch(repetitions, threads);
-    };
+    return [pause = numberField(options, "pauseSeconds"), repetitions = intField(options, "repetitions"),
+            threads = intField(options, "numThreads")] { return bench::measureLaunch(pause, repetitions, threads); };
   });
   add("task", [](const Napi::Object& options) {
     return [repetitions = intField(options, "repetitions")] { return bench::measureTask(repetitions); };

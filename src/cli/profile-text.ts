@@ -23,6 +23,7 @@ function computeRows(rates: ComputeRates): Row[] {
     ...row('decode attention', rates.attentionDecodeBytesPerSecond, formatRate),
     ...row('decode attention, 4-bit', rates.attentionDecode4BitBytesPerSecond, formatRate),
     ...row('launch', rates.launchSeconds, formatSeconds),
+    ...row('  after a wait', rates.wakeSeconds, (seconds) => `+ ${formatSeconds(seconds)}`),
   ];
 }
 

@@ -189,8 +189,11 @@ export interface NativeMeasurements {
     repetitions: number;
     numThreads: number;
   }): Promise<NativeSamples>;
-  /** What parallel loops cost beyond their work: a few in a row after a pause, as the engine's tasks launch them. work = launches. */
-  launch(options: { repetitions: number; numThreads: number }): Promise<NativeSamples>;
+  /**
+   * What parallel loops cost beyond their work: many in a row, or with a pause one after the threads have parked, as when a
+   * task has waited for its inputs. work = launches.
+   */
+  launch(options: { pauseSeconds: number; repetitions: number; numThreads: number }): Promise<NativeSamples>;
   /** A task handed from one scheduler thread to another and back; work = hand-overs of one repetition. */
   task(options: { repetitions: number }): Promise<NativeSamples>;
   /** Direct reads of `requestBytes` at a time, as the engine does them, page cache out of the way. work = bytes. */

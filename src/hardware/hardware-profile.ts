@@ -40,6 +40,8 @@ export interface ComputeRates {
   readonly dequantizeValuesPerSecond?: Quantity;
   /** Fixed cost of one kernel launch (or one parallel region on a CPU). */
   readonly launchSeconds: Quantity;
+  /** What the first launch costs more when the device has waited: threads have parked and must be woken. Absent: nothing. */
+  readonly wakeSeconds?: Quantity;
 }
 
 export interface HardwareProfile {

@@ -48,6 +48,7 @@ const ratesOfDevice = {
     attentionDecode4BitBytesPerSecond: rate,
     dequantizeValuesPerSecond: rate,
     launchSeconds: amount,
+    wakeSeconds: amount,
   },
   required: [
     'matmul',

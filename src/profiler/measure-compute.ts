@@ -54,7 +54,8 @@ function attention(
 
 /** Number of measurements that `measureCompute` announces. */
 export function computeSteps(effort: Effort): number {
-  const single = ['launch', 'memoryRead', 'prefill attention', 'decode attention', 'decode attention 4-bit'].length;
+  const single = ['launch', 'wake', 'memoryRead', 'prefill attention', 'decode attention', 'decode attention 4-bit']
+    .length;
   return single + effort.matmulTokens.length + effort.matmul4BitTokens.length;
 }
 
@@ -65,10 +66,14 @@ export async function measureCompute(
   dtype: FileDataType,
 ): Promise<ComputeRates> {
   const { repetitions } = effort;
-  const launches = await step('launch', () =>
-    instruments.launch({ repetitions: repetitions * LAUNCH_REPETITIONS, numThreads: 0 }),
-  );
+  const launch = (title: string, pauseSeconds: number) =>
+    step(title, () =>
+      instruments.launch({ pauseSeconds, repetitions: repetitions * LAUNCH_REPETITIONS, numThreads: 0 }),
+    );
+  const launches = await launch('launch', 0);
   const launchSeconds = median(launches.seconds) / launches.work;
+  const wakes = await launch('launch after a wait', WAIT_SECONDS);
+  const wakeSeconds = Math.max(0, median(wakes.seconds) / wakes.work - launchSeconds);
   const memory = await step('memory bandwidth', () =>
     instruments.memoryRead({ bytes: effort.memoryBytes, repetitions, numThreads: 0 }),
   );
@@ -90,8 +95,11 @@ export async function measureCompute(
     attentionDecodeBytesPerSecond: rateOf(decode, launchSeconds),
     attentionDecode4BitBytesPerSecond: rateOf(decode4Bit, launchSeconds, 'compressed bytes'),
     launchSeconds: measured(launchSeconds, launches.seconds),
+    wakeSeconds: measured(wakeSeconds, wakes.seconds),
   };
 }
 
 /** A launch takes microseconds: many of them cost nothing and make the median firm. */
-const LAUNCH_REPETITIONS = 100;
+const LAUNCH_REPETITIONS = 50;
+/** Longer than the engine's threads spin. */
+const WAIT_SECONDS = 300e-6;

@@ -23,7 +23,8 @@ const MEASUREMENTS: [string, (instruments: Instruments) => Promise<NativeSamples
     (i) => i.attention({ ...heads, phase: 'decode', sequences: 3, tokens: 64, repetitions, numThreads: 2 }),
     kvBytes,
   ],
-  ['launch', (i) => i.launch({ repetitions, numThreads: 2 }), 10],
+  ['launches in a row', (i) => i.launch({ pauseSeconds: 0, repetitions, numThreads: 2 }), 20],
+  ['a launch after a wait', (i) => i.launch({ pauseSeconds: 1e-4, repetitions, numThreads: 2 }), 1],
   ['diskWrite', (i) => i.diskWrite(disk), 4 * MIB],
   ['diskRead', (i) => i.diskRead(disk), 4 * MIB],
   [

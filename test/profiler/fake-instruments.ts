@@ -4,6 +4,7 @@ import type { NativeSamples, NativeSystemInfo } from '../../src/engine/native-ad
 
 export const KNOWN = {
   launchSeconds: 4e-6,
+  wakeSeconds: 50e-6,
   taskSeconds: 3e-6,
   memoryBytesPerSecond: 20e9,
   flopsPerSecond: 100e9,
@@ -39,7 +40,8 @@ export function fakeInstruments(calls: string[] = []): Instruments {
   const launch = KNOWN.launchSeconds;
   return {
     systemInfo: () => Promise.resolve(SYSTEM),
-    launch: ({ repetitions }) => samples(launch, 1, repetitions),
+    launch: ({ pauseSeconds, repetitions }) =>
+      samples(launch + (pauseSeconds > 0 ? KNOWN.wakeSeconds : 0), 1, repetitions),
     task: ({ repetitions }) => samples(KNOWN.taskSeconds * 1000, 1000, repetitions),
     memoryRead: ({ bytes, repetitions }) => samples(bytes / KNOWN.memoryBytesPerSecond, bytes, repetitions),
     matmul({ tokens, rows, cols, weightBits, repetitions }) {

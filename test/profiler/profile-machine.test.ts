@@ -21,6 +21,7 @@ describe('profileMachine', () => {
     const close = (quantity: { value: number } | undefined, value: number) =>
       expect(quantity!.value / value).toBeCloseTo(1, 4);
     close(cpu.launchSeconds, KNOWN.launchSeconds);
+    close(cpu.wakeSeconds, KNOWN.wakeSeconds);
     close(cpu.memoryBytesPerSecond, KNOWN.memoryBytesPerSecond);
     for (const { flopsPerSecond } of cpu.matmul) close(flopsPerSecond, KNOWN.flopsPerSecond);
     for (const { flopsPerSecond } of cpu.matmul4Bit!) close(flopsPerSecond, KNOWN.flopsPerSecond4Bit);
