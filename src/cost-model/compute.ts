@@ -37,14 +37,24 @@ export function deviceAttentionSeconds(setting: Setting, rates: ComputeRates, lo
   return decodeAttentionSeconds(setting, rates, load, DEVICE_ATTENDED);
 }
 
-/** Decode attention on the CPU beside the device, one launch for each GPU batch that has such sequences. */
+/** A device goes on after the CPU has attended: it has waited for the output. */
+export function goingOnSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): Affine {
+  return attendedBatches(setting, load, rates.wakeSeconds?.value ?? 0);
+}
+
+/** Decode attention on the CPU beside the device, one launch after a wait for each GPU batch that has such sequences. */
 export function cpuAttentionSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): Affine {
   if (!setting.hasGpu || load.range.from === 0) return ZERO;
-  const batches = setting.shares.kvCache.liveBatches(load.set, CPU_ATTENDED, load.range);
   return sum(
     decodeAttentionSeconds(setting, rates, load, CPU_ATTENDED),
-    portionTerm(batches, rates.launchSeconds.value),
+    attendedBatches(setting, load, rates.launchSeconds.value + (rates.wakeSeconds?.value ?? 0)),
   );
+}
+
+/** So many seconds for each GPU batch of which the CPU attends to a sequence. */
+function attendedBatches({ hasGpu, shares }: Setting, { set, range }: StepLoad, seconds: number): Affine {
+  if (!hasGpu || range.from === 0 || seconds === 0) return ZERO;
+  return portionTerm(shares.kvCache.liveBatches(set, CPU_ATTENDED, range), seconds);
 }
 
 function decodeAttentionSeconds(

@@ -23,6 +23,17 @@ export interface Segment {
   readonly trafficBytes: (link: Link) => Affine;
   /** Each is a lower bound of a run's seconds, and their maximum is the run's seconds. */
   readonly boundSeconds: readonly Affine[];
+  readonly waking: Waking;
+}
+
+/** The device's threads have parked by the time that what they wait for has come: waking them takes some of the time they would wait. */
+export interface Waking {
+  readonly wakeSeconds: number;
+  /** The compute thread's, waits apart: what is left of a run's seconds it waits. */
+  readonly computing: Affine;
+  /** Seconds of what each GPU batch of a run waits for; without any, only the first may wait, for the weights. */
+  readonly batchLoads: Affine;
+  readonly numBatches: number;
 }
 
 export interface CostTerms {

@@ -48,6 +48,14 @@ export function segmentSeconds({ boundSeconds }: Segment, point: PlacementPoint)
   return boundSeconds.reduce((most, bound) => Math.max(most, evaluate(bound, point)), 0);
 }
 
+/** What waking the device's threads adds to the compute stage of one run, never more than the time that it would wait. */
+function wakingSeconds(segment: Segment, point: PlacementPoint): number {
+  const { wakeSeconds, computing, batchLoads, numBatches } = segment.waking;
+  if (wakeSeconds === 0) return 0;
+  const waits = evaluate(batchLoads, point) > 0 ? numBatches : 1;
+  return Math.max(0, Math.min(waits * wakeSeconds, segmentSeconds(segment, point) - evaluate(computing, point)));
+}
+
 function evaluateTerms(terms: CostTerms, point: PlacementPoint): Estimate {
   const prefill = phaseEstimate(terms, 'prefill', point);
   const decode = phaseEstimate(terms, 'decode', point);
@@ -77,7 +85,8 @@ function phaseEstimate({ segments }: CostTerms, phase: Phase, point: PlacementPo
   const ofPhase = segments.filter((segment) => segment.phase === phase);
   const total = (value: (segment: Segment) => number) =>
     ofPhase.reduce((sum, segment) => sum + segment.count * value(segment), 0);
-  const stageSeconds = record(STAGES, (stage) => total((segment) => evaluate(segment.stageSeconds[stage], point)));
+  const busy = record(STAGES, (stage) => total((segment) => evaluate(segment.stageSeconds[stage], point)));
+  const stageSeconds = { ...busy, compute: busy.compute + total((segment) => wakingSeconds(segment, point)) };
   return {
     seconds: total((segment) => segmentSeconds(segment, point)),
     stageSeconds,

@@ -1,5 +1,5 @@
 /** A segment of the schedule: what one schedule layer computes and moves, as seconds of stages and bounds of the whole. */
-import { linkRate } from '../hardware/check-profile.js';
+import { deviceRates, linkRate } from '../hardware/check-profile.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import { LINKS, type Link, type Phase } from '../tiers.js';
 import { AffineSum, constant, scale, sum, type Affine } from './affine.js';
@@ -45,6 +45,12 @@ export function makeSegment(
     boundSeconds: overlap
       ? overlapBounds(moved, computing, numBatches, work.computes === 'embed')
       : [sum(serialSeconds(stageSeconds), handOvers)],
+    waking: {
+      wakeSeconds: deviceRates(hardware).wakeSeconds?.value ?? 0,
+      computing,
+      batchLoads: moved.batchLoads,
+      numBatches,
+    },
   };
 }
 
@@ -53,6 +59,8 @@ interface Transfers {
   readonly links: Readonly<Record<Link, AffineSum>>;
   /** Inside `compute`. */
   readonly copies: AffineSum;
+  /** Loads of KV cache and activations. */
+  readonly batchLoads: AffineSum;
   /** Loads and stores of activations. */
   readonly hiddenStates: AffineSum;
   /** Disk, then link, one after the other. */
@@ -73,6 +81,7 @@ function newTransfers(): Transfers {
       cpuToDisk: new AffineSum(),
     },
     copies: new AffineSum(),
+    batchLoads: new AffineSum(),
     hiddenStates: new AffineSum(),
     weightsFromDisk: new AffineSum(),
     kvCacheFromDisk: new AffineSum(),
@@ -87,6 +96,7 @@ function addMovement(to: Transfers, hardware: HardwareProfile, times: number, mo
   const seconds = times * transferSeconds(hardware, movement);
   to.links[link].add(seconds, share);
   if (task === 'compute') to.copies.add(seconds, share);
+  if (task === 'loadKvCache' || task === 'loadActivations') to.batchLoads.add(seconds, share);
   if (task === 'loadActivations' || task === 'storeActivations') to.hiddenStates.add(seconds, share);
   if (task === 'storeKvCache') to.kvCacheStores.add(seconds, share);
   if (task === 'storeActivations') to.activationStores.add(seconds, share);

@@ -8,7 +8,14 @@ import type { Phase } from '../tiers.js';
 import { totalGenTokens } from '../workload/blocks.js';
 import type { Workload } from '../workload/workload.js';
 import { constant, sum, ZERO } from './affine.js';
-import { cpuAttentionSeconds, decoderSeconds, deviceAttentionSeconds, embedSeconds, headSeconds } from './compute.js';
+import {
+  cpuAttentionSeconds,
+  decoderSeconds,
+  deviceAttentionSeconds,
+  embedSeconds,
+  goingOnSeconds,
+  headSeconds,
+} from './compute.js';
 import type { BatchShape, CostTerms, Segment } from './cost-terms.js';
 import { blockSets, type BlockSet } from './block-sets.js';
 import { decodeLoads, numLaunches, prefillLoad, wholeDecodeLoad, type StepLoad } from './loads.js';
@@ -129,7 +136,11 @@ function decoderLayer({ setting, hardware, weights }: Schedule, load: StepLoad):
     runsPerStep: setting.model.numLayers - 1,
     weights: weights.decoder,
     movements: [...kvLoadMovements(setting, load), ...decoderMovements(setting, load)],
-    compute: sum(constant(decoderSeconds(setting, rates, load)), deviceAttentionSeconds(setting, rates, load)),
+    compute: sum(
+      constant(decoderSeconds(setting, rates, load)),
+      deviceAttentionSeconds(setting, rates, load),
+      goingOnSeconds(setting, rates, load),
+    ),
     cpuAttention: cpuAttentionSeconds(setting, hardware.compute.cpu, load),
   };
 }

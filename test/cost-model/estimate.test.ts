@@ -68,6 +68,43 @@ describe('estimate', () => {
     expect(eight / two).toBeLessThan(1.1);
   });
 
+  it('takes waking threads out of the time that computing would wait', () => {
+    const wakeSeconds = 20e-6;
+    const rates = machine().compute.gpu!;
+    const parking = (profile = machine()) => ({
+      ...profile,
+      compute: { ...profile.compute, gpu: { ...rates, wakeSeconds: quantity(wakeSeconds) } },
+    });
+    const decodeSteps = 7;
+    const { numLayers } = gatedModel;
+    const added = (p: Policy) => {
+      const [without, woken] = [machine(), parking()].map((hardware) => estimate(gatedModel, hardware, workload, p));
+      expect(woken!.totalSeconds).toBe(without!.totalSeconds);
+      return (woken!.stageSeconds.decode.compute - without!.stageSeconds.decode.compute) / wakeSeconds / decodeSteps;
+    };
+    expect(added(policy)).toBe(0);
+    // Weights are waited for once a layer, and embedding needs none; KV cache by each of the two GPU batches.
+    const weightLayers = added(place({ weights: onCpu }));
+    expect(weightLayers).toBeGreaterThan(numLayers);
+    expect(weightLayers).toBeLessThanOrEqual(numLayers + 2);
+    const kvBatches = added({ ...place({ weights: onCpu, kvCache: onCpu }) });
+    expect(kvBatches).toBeGreaterThan(2 * (numLayers - 1));
+    expect(kvBatches).toBeLessThanOrEqual(2 * (numLayers + 2));
+  });
+
+  it('wakes the threads of CPU and device around attention on the CPU', () => {
+    const base = machine('emulated');
+    const { gpu: _gpu, ...compute } = base.compute;
+    const sharing = { ...base, compute };
+    const parked = { ...sharing, compute: { cpu: { ...compute.cpu, wakeSeconds: quantity(30e-6) } } };
+    const attended = { ...place({ kvCache: onCpu }), cpuAttentionFraction: 1 };
+    const [without, woken] = [sharing, parked].map((hardware) => estimate(gatedModel, hardware, workload, attended));
+    const wakes = 7 * gatedModel.numLayers * policy.numGpuBatches;
+    const { compute: computing, cpuAttention } = woken!.stageSeconds.decode;
+    expect(cpuAttention - without!.stageSeconds.decode.cpuAttention).toBeCloseTo(wakes * 30e-6, 9);
+    expect(computing - without!.stageSeconds.decode.compute).toBeGreaterThanOrEqual(wakes * 30e-6 - 1e-12);
+  });
+
   it('has neither gpu tier nor its links on a cpu device', () => {
     const cpu = place({ weights: { gpu: 0, cpu: 0.5, disk: 0.5 }, kvCache: onCpu, activations: onCpu });
     const { trafficBytes, peakBytes, stageSeconds, fits } = estimate(gatedModel, machine('cpu'), workload, {
