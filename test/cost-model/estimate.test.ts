@@ -94,9 +94,9 @@ describe('estimate', () => {
 
   it('wakes the threads of CPU and device around attention on the CPU', () => {
     const base = machine('emulated');
-    const { gpu: _gpu, ...compute } = base.compute;
-    const sharing = { ...base, compute };
-    const parked = { ...sharing, compute: { cpu: { ...compute.cpu, wakeSeconds: quantity(30e-6) } } };
+    const { cpu } = base.compute;
+    const sharing = { ...base, compute: { cpu } };
+    const parked = { ...sharing, compute: { cpu: { ...cpu, wakeSeconds: quantity(30e-6) } } };
     const attended = { ...place({ kvCache: onCpu }), cpuAttentionFraction: 1 };
     const [without, woken] = [sharing, parked].map((hardware) => estimate(gatedModel, hardware, workload, attended));
     const wakes = 7 * gatedModel.numLayers * policy.numGpuBatches;
