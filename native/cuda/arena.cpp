@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/aligned_buffer.h"
 #include "core/error.h"
 #include "tier/tiers.h"
 

@@ -117,6 +117,9 @@ constexpr int kMostMatmuls = 3;
 // Up to kMostMatmuls matmuls (ops: host) over the same tokens in one launch (q, k, v; gate, up). All have the same dtype.
 void matmul(Stream stream, const Matmul* ops, int count, int64_t tokens);
 
+// out[t] = row for every t      row: [size]; out: [count, outStride]; a bias, before products are added to it
+void repeatRow(Stream stream, const float* row, int64_t size, int64_t count, int64_t outStride, float* out);
+
 // ---- Attention -----------------------------------------------------------------------------------------------------------
 
 // The KV cache of one sequence in one layer: row p is at pages[p / pageRows] + p % pageRows * kvRowBytes.

@@ -144,11 +144,10 @@ void Forward::projectQkv(const BatchStep& step, const LayerView& view, const Dec
 }
 
 void Forward::storeNewKvRows(const Item& item, const BatchStep& step) {
-  for (const ActiveSlot& active : step.active) {
-    const int64_t at = active.firstRow * shape_.kvSize();
-    device_.storeKvRows(kvCache_.dtype(), workspace_.k + at, workspace_.v + at, shape_.kvSize(), active.numTokens,
-                        shape_.numKvHeads, shape_.headDim, kvCache_.newRows(item, active));
-  }
+  std::vector<KvRun> runs;
+  for (const ActiveSlot& active : step.active) runs.push_back({kvCache_.newRows(item, active), active.numTokens});
+  device_.storeKvRows({kvCache_.dtype(), workspace_.k, workspace_.v, shape_.kvSize(), shape_.numKvHeads, shape_.headDim},
+                      runs);
 }
 
 cpu::AttentionShape Forward::attentionShape() const {

@@ -53,6 +53,8 @@ Run::Run(const RunContext& context, std::span<const Sequence> sequences, const C
       kvCache_(context.config, blocks_, transfer_, context.budgets),
       hiddenStates_(context.config, blocks_, transfer_, context.budgets),
       weightStream_(context.weights, transfer_, context.budgets, trace_, context.config.overlap),
+      deviceScratch_(
+          context.device.reserve(context.config.model, {maxBatchTokens(blocks_), context.config.gpuBatchSize})),
       forward_(context.config, context.weights, context.layers, context.pool, transfer_, context.budgets, kvCache_,
                hiddenStates_, clock_, maxBatchTokens(blocks_)) {
   result_.sequences.resize(sequences.size());

@@ -50,6 +50,7 @@ class Run {
   KvCache kvCache_;
   HiddenStates hiddenStates_;
   WeightStream weightStream_;
+  const std::shared_ptr<void> deviceScratch_;
   Forward forward_;
   std::thread weightThread_;
   RunResult result_;

@@ -9,12 +9,32 @@
 #include <vector>
 
 #include "cpu/ops.h"
+#include "model/model_shape.h"
 #include "tier/link_channel.h"
 #include "tier/memory_budget.h"
 
 namespace flexplan {
 
 enum class DeviceKind : uint8_t { kCuda, kCpu, kEmulated };
+
+// The largest launches to come.
+struct LaunchLimits {
+  int64_t tokens;     // of one launch
+  int64_t sequences;  // whose logits are seen at once
+};
+
+// New K and V of tokens that follow one another: [tokens, numKvHeads * headDim] each, with row stride `stride`.
+struct KvRows {
+  DataType dtype;  // as stored
+  const float* k;
+  const float* v;
+  int64_t stride, numKvHeads, headDim;
+};
+// Where some of them go, one row after the other.
+struct KvRun {
+  std::byte* rows;
+  int64_t tokens;
+};
 
 // Operations work on device memory, in the caller's order; one thread at a time calls them. They may return before they
 // are done (what they take from host memory they have taken): whoever uses their results outside the device, or gives
@@ -30,6 +50,9 @@ class Device {
   virtual TierBuffer allocate(int64_t bytes, const std::string& what, size_t alignment = kCacheLineBytes) = 0;
   virtual LinkChannel& cpuToGpu() = 0;
   virtual LinkChannel& gpuToCpu() = 0;
+  // Takes what operations need beside their operands (docs/schedule.md, "Buffers"), for as long as the handle lives. Null
+  // where they need nothing.
+  virtual std::shared_ptr<void> reserve(const ModelShape& /*shape*/, const LaunchLimits& /*limits*/) { return nullptr; }
 
   // The operations so far, as a number to await; for a device whose operations are done when they return there is
   // nothing to await.
@@ -57,13 +80,16 @@ class Device {
   virtual void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads,
                     int64_t headDim, int64_t xStride, float* x) = 0;
   virtual void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) = 0;
-  virtual void storeKvRows(DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens,
-                           int64_t numKvHeads, int64_t headDim, std::byte* rows) = 0;
+  // Each run takes the tokens that follow those of the runs before it.
+  virtual void storeKvRows(const KvRows& from, std::span<const KvRun> runs) = 0;
 };
 
 // The CPU as device, or (kEmulated) a GPU made of it: memory charged to the gpu budget, links paced. Rates in bytes per
-// second. Throws Error kNoDevice for kCuda.
+// second. Throws what makeCudaDevice throws for kCuda.
 std::unique_ptr<Device> makeDevice(DeviceKind kind, ThreadPool& pool, PerTier<std::unique_ptr<MemoryBudget>>& budgets,
                                    double cpuToGpuRate, double gpuToCpuRate);
+
+// The first GPU that is visible (native/cuda). Throws Error kNoDevice, also in a build without CUDA, and kOutOfMemory.
+std::unique_ptr<Device> makeCudaDevice(ThreadPool& pool, PerTier<std::unique_ptr<MemoryBudget>>& budgets);
 
 }  // namespace flexplan

@@ -1,7 +1,6 @@
 #include <cstring>
 #include <limits>
 
-#include "core/error.h"
 #include "model/device.h"
 
 namespace flexplan {
@@ -67,9 +66,13 @@ class HostDevice final : public Device {
   void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) override {
     cpu::attention(pool_, shape, sequences);
   }
-  void storeKvRows(DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens, int64_t numKvHeads,
-                   int64_t headDim, std::byte* rows) override {
-    cpu::storeKvRows(pool_, dtype, k, v, stride, tokens, numKvHeads, headDim, rows);
+  void storeKvRows(const KvRows& from, std::span<const KvRun> runs) override {
+    int64_t at = 0;
+    for (const KvRun& run : runs) {
+      cpu::storeKvRows(pool_, from.dtype, from.k + at, from.v + at, from.stride, run.tokens, from.numKvHeads,
+                       from.headDim, run.rows);
+      at += run.tokens * from.stride;
+    }
   }
 
  private:
@@ -89,7 +92,7 @@ std::unique_ptr<Device> makeDevice(DeviceKind kind, ThreadPool& pool, PerTier<st
       return std::make_unique<HostDevice>(pool, *budgets[Tier::kGpu], cpuToGpuRate, gpuToCpuRate);
     case DeviceKind::kCuda: break;
   }
-  throw Error(ErrorCode::kNoDevice, "expected a CUDA device, got a build without CUDA; use the cpu or emulated device");
+  return makeCudaDevice(pool, budgets);
 }
 
 }  // namespace flexplan

@@ -122,9 +122,8 @@ void AsyncDevice::attention(const cpu::AttentionShape& shape, std::span<const cp
   });
 }
 
-void AsyncDevice::storeKvRows(DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens,
-                              int64_t numKvHeads, int64_t headDim, std::byte* rows) {
-  queue([=](Device& device) { device.storeKvRows(dtype, k, v, stride, tokens, numKvHeads, headDim, rows); });
+void AsyncDevice::storeKvRows(const KvRows& from, std::span<const KvRun> runs) {
+  queue([from, own = copyOf(runs)](Device& device) { device.storeKvRows(from, own); });
 }
 
 }  // namespace flexplan::test

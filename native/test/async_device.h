@@ -42,8 +42,7 @@ class AsyncDevice final : public Device {
   void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads, int64_t headDim,
             int64_t xStride, float* x) override;
   void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) override;
-  void storeKvRows(DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens, int64_t numKvHeads,
-                   int64_t headDim, std::byte* rows) override;
+  void storeKvRows(const KvRows& from, std::span<const KvRun> runs) override;
 
   // Host waits for operations that were not done yet.
   int64_t numWaits() const { return numWaits_; }

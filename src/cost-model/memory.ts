@@ -38,6 +38,11 @@ const WEIGHT_BUFFERS = 2;
 const STAGING_BUFFERS = 3;
 const PREFILL_KV_BUFFERS = 2;
 const LOAD_CHUNK_BYTES = 16 * MIB;
+/** Uploads, partial sums of decode attention, cuBLAS; uploads and gathered copies. */
+const CUDA_GPU_BYTES = (8 + 32 + 32) * MIB;
+const CUDA_HOST_BYTES = (8 + 4) * MIB;
+const CUDA_INPUT_BYTES = 2;
+const CUDA_INPUT_PAD_COLUMNS = 64;
 /** Buffers of a tier besides those of the weights at home; each may be rounded up to a cache line (a page, for direct I/O). */
 const MOST_BUFFERS = 8;
 
@@ -57,7 +62,7 @@ export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<T
   const job = wholeJob(sets);
   const rounding = constant(MOST_BUFFERS * (setting.hasGpu ? CACHE_LINE_BYTES : PAGE_BYTES));
   const onDevice = sum(weightBuffers(setting), workspace(setting, job), rounding);
-  const gpu = [homeBytes(setting, job, 'gpu'), onDevice, activationBuffers(setting, job)];
+  const gpu = [homeBytes(setting, job, 'gpu'), onDevice, activationBuffers(setting, job), cudaOnGpu(setting, job)];
   const cpu = [
     homeBytes(setting, job, 'cpu'),
     setting.hasGpu ? sum(diskWeightStaging(setting), constant(MOST_BUFFERS * PAGE_BYTES)) : onDevice,
@@ -65,8 +70,14 @@ export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<T
     diskKvStaging(setting, job),
     diskActivationStaging(setting, job),
     cpuAttentionWorkspace(setting),
+    cudaOnHost(setting),
+    cudaLogits(setting),
   ];
-  const loading = sum(weightHomeBytes(setting, 'cpu'), constant(loadStaging(setting.model, setting.shape.weightBits)));
+  const loading = sum(
+    weightHomeBytes(setting, 'cpu'),
+    constant(loadStaging(setting.model, setting.shape.weightBits)),
+    cudaOnHost(setting),
+  );
   return {
     gpu: setting.hasGpu
       ? [sum(...gpu, prefillKvStaging(setting, job)), sum(...gpu, decodeKvStaging(setting, job))]
@@ -210,8 +221,8 @@ function diskActivationStaging(setting: Setting, { batches }: Job): Affine {
   return scale(STAGING_BUFFERS, activationBytes(setting, batches, 'disk', 1));
 }
 
-/** Intermediates of the largest launch: fp32 on CPUs, the storage type on a GPU's matrix units; logits are fp32. */
-function workspace({ model, shape, device }: Setting, { batches }: Job): Affine {
+/** Intermediates of the largest launch, and its logits: fp32 on every device. */
+function workspace({ model, shape }: Setting, { batches }: Job): Affine {
   const { hiddenSize, ffnSize, numHeads, numKvHeads, headDim, embeddingSize, experts } = model;
   const tokens = largestBatchOf(batches, ({ promptTokens }) => promptTokens);
   const heads = (2 * numHeads + 2 * numKvHeads) * headDim;
@@ -221,8 +232,26 @@ function workspace({ model, shape, device }: Setting, { batches }: Job): Affine 
     ffnSize * (model.gatedMlp ? 2 : 1) +
     (experts?.count ?? 0) +
     (embeddingSize === hiddenSize ? 0 : embeddingSize);
-  const elementBytes = device === 'cuda' ? BYTES_PER_ELEMENT[model.dtype] : FLOAT_BYTES;
-  return constant(inLines(elementBytes * tokens * perToken + FLOAT_BYTES * shape.gpuBatchSize * model.vocabSize));
+  return constant(inLines(FLOAT_BYTES * (tokens * perToken + shape.gpuBatchSize * model.vocabSize)));
+}
+
+/** What a CUDA device needs of its own memory beside operands: a fixed part, and the input of the largest product in 16 bits. */
+function cudaOnGpu({ model, device }: Setting, { batches }: Job): Affine {
+  if (device !== 'cuda') return ZERO;
+  const { hiddenSize, ffnSize, numHeads, headDim, embeddingSize } = model;
+  const tokens = largestBatchOf(batches, ({ promptTokens }) => promptTokens);
+  const widest = Math.max(hiddenSize, numHeads * headDim, ffnSize, embeddingSize);
+  const padded = Math.ceil(widest / CUDA_INPUT_PAD_COLUMNS) * CUDA_INPUT_PAD_COLUMNS;
+  return constant(CUDA_GPU_BYTES + inLines(CUDA_INPUT_BYTES * tokens * padded));
+}
+
+function cudaOnHost({ device }: Setting): Affine {
+  return constant(device === 'cuda' ? CUDA_HOST_BYTES : 0);
+}
+
+/** Logits are sampled on the host. */
+function cudaLogits({ model, shape, device }: Setting): Affine {
+  return constant(device === 'cuda' ? inLines(FLOAT_BYTES * shape.gpuBatchSize * model.vocabSize) : 0);
 }
 
 function cpuAttentionWorkspace({ model, shape, hasGpu }: Setting): Affine {

@@ -1,0 +1,182 @@
+// The kernels of cuda/kernels.h on the fake machine: the CPU's, run by the stream's thread. Metadata is read when the
+// kernel runs, as a GPU would.
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/ops.h"
+#include "cuda/kernels.h"
+#include "test/fake_cuda.h"
+
+namespace flexplan::cuda {
+namespace {
+
+using test::launchFake;
+
+// Kernels run on the compute stream's thread alone.
+ThreadPool& pool() {
+  static ThreadPool inlinePool(1);
+  return inlinePool;
+}
+
+template <typename T>
+test::Operand operand(const T* memory, int64_t count) {
+  return {memory, count * static_cast<int64_t>(sizeof(T))};
+}
+
+test::Operand storedRows(DataType dtype, const std::byte* rows, int64_t numRows, int64_t cols) {
+  return {rows, numRows * static_cast<int64_t>(rowBytes(dtype, cols))};
+}
+
+int64_t strided(int64_t rows, int64_t stride, int64_t width) { return rows == 0 ? 0 : (rows - 1) * stride + width; }
+
+}  // namespace
+
+void toFloat(Stream stream, DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out) {
+  launchFake(stream, "toFloat", {storedRows(from, rows, numRows, cols), operand(out, numRows * cols)},
+             [=] { cpu::toFloat(pool(), from, rows, numRows, cols, out); });
+}
+
+void fromFloat(Stream stream, DataType to, const float* rows, int64_t numRows, int64_t cols, std::byte* out) {
+  launchFake(stream, "fromFloat", {operand(rows, numRows * cols), storedRows(to, out, numRows, cols)},
+             [=] { cpu::fromFloat(pool(), to, rows, numRows, cols, out); });
+}
+
+void copySpans(Stream stream, const CopySpan* spans, int64_t count, int64_t mostBytes) {
+  launchFake(stream, "copySpans", {operand(spans, count)}, [=] {
+    for (int64_t n = 0; n < count; ++n) {
+      const CopySpan& span = spans[n];
+      if (span.bytes > mostBytes) test::fakeMachine().broken("no span is longer than was said");
+      for (const void* side : {static_cast<const void*>(span.to), static_cast<const void*>(span.from)})
+        if (!test::fakeMachine().isDevice(side, span.bytes)) test::fakeMachine().broken("spans are device memory");
+      std::memcpy(span.to, span.from, static_cast<size_t>(span.bytes));
+    }
+  });
+}
+
+void storeKvRows(Stream stream, DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens,
+                 int64_t numKvHeads, int64_t headDim, KvDestination to) {
+  const int64_t floats = strided(tokens, stride, numKvHeads * headDim);
+  const auto bytes = static_cast<int64_t>(cpu::kvRowBytes(dtype, numKvHeads, headDim));
+  launchFake(stream, "storeKvRows",
+             {operand(k, floats), operand(v, floats), operand(to.places, to.places ? tokens : 0),
+              {to.places ? nullptr : to.first, tokens * bytes}},
+             [=] {
+               for (int64_t t = 0; t < tokens; ++t)
+                 cpu::storeKvRows(pool(), dtype, k + t * stride, v + t * stride, stride, 1, numKvHeads, headDim,
+                                  to.places ? to.places[t] : to.first + t * bytes);
+             });
+}
+
+void norm(Stream stream, const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens,
+          int64_t size, float* y) {
+  launchFake(stream, "norm",
+             {operand(x, tokens * size), operand(weight, size), operand(bias, size), operand(y, tokens * size)}, [=] {
+               bias ? cpu::layerNorm(pool(), x, weight, bias, epsilon, tokens, size, y)
+                    : cpu::rmsNorm(pool(), x, weight, epsilon, tokens, size, y);
+             });
+}
+
+void add(Stream stream, const float* x, int64_t count, float* y) {
+  launchFake(stream, "add", {operand(x, count), operand(y, count)}, [=] { cpu::add(pool(), x, count, y); });
+}
+
+void addScaledRows(Stream stream, const float* x, const int32_t* rows, const float* scales, int64_t count, int64_t size,
+                   float* y) {
+  launchFake(stream, "addScaledRows", {operand(x, count * size), operand(rows, count), operand(scales, count)}, [=] {
+    for (int64_t n = 0; n < count; ++n)
+      for (int64_t c = 0; c < size; ++c) y[rows[n] * size + c] += scales[n] * x[n * size + c];
+  });
+}
+
+void activate(Stream stream, cpu::Activation f, const float* gate, int64_t count, float* x) {
+  launchFake(stream, "activate", {operand(gate, count), operand(x, count)},
+             [=] { cpu::activate(pool(), f, gate, count, x); });
+}
+
+void rope(Stream stream, const int32_t* positions, const float* inverseFrequencies, int64_t tokens, int64_t numHeads,
+          int64_t headDim, int64_t xStride, float* x) {
+  launchFake(stream, "rope",
+             {operand(positions, tokens), operand(inverseFrequencies, headDim / 2),
+              operand(x, strided(tokens, xStride, numHeads * headDim))},
+             [=] { cpu::rope(pool(), positions, inverseFrequencies, tokens, numHeads, headDim, xStride, x); });
+}
+
+void matmulInput(Stream stream, DataType weights, const float* x, int64_t xStride, int64_t tokens, int64_t cols,
+                 void* out) {
+  const int64_t bytes = matmulInputBytes(weights, tokens, cols);
+  launchFake(stream, "matmulInput", {operand(x, strided(tokens, xStride, cols)), {out, bytes}}, [=] {
+    std::memset(out, 0, static_cast<size_t>(bytes));
+    for (int64_t t = 0; t < tokens; ++t)
+      cpu::fromFloat(pool(), matmulInputType(weights), x + t * xStride, 1, cols,
+                     static_cast<std::byte*>(out) + t * matmulInputStride(cols) * 2);
+  });
+}
+
+void repeatRow(Stream stream, const float* row, int64_t size, int64_t count, int64_t outStride, float* out) {
+  launchFake(stream, "repeatRow", {operand(row, size), operand(out, strided(count, outStride, size))}, [=] {
+    for (int64_t t = 0; t < count; ++t) std::copy(row, row + size, out + t * outStride);
+  });
+}
+
+void matmul(Stream stream, const Matmul* ops, int count, int64_t tokens) {
+  std::vector<test::Operand> operands;
+  for (int n = 0; n < count; ++n) {
+    const Matmul& op = ops[n];
+    int64_t rows = 0;
+    for (int p = 0; p < op.numPieces; ++p) {
+      rows += op.pieces[p].rows;
+      operands.push_back(storedRows(op.dtype, op.pieces[p].data, op.pieces[p].rows, op.cols));
+    }
+    operands.push_back(operand(op.bias, rows));
+    operands.push_back(operand(op.out, strided(tokens, op.outStride, rows)));
+  }
+  launchFake(stream, "matmul", operands, [own = std::vector<Matmul>(ops, ops + count), tokens] {
+    for (const Matmul& op : own) {
+      // The input as it was rounded for the product.
+      std::vector<float> x(static_cast<size_t>(tokens * op.cols));
+      const DataType stored = matmulInputType(op.dtype);
+      for (int64_t t = 0; t < tokens; ++t)
+        cpu::toFloat(pool(), stored,
+                     static_cast<const std::byte*>(op.x) + t * static_cast<int64_t>(rowBytes(stored, op.xStride)), 1,
+                     op.cols, x.data() + t * op.cols);
+      cpu::Matmul same{{op.dtype, op.cols, {}, op.numPieces}, op.bias, x.data(), op.cols, op.out, op.outStride};
+      for (int p = 0; p < op.numPieces; ++p) same.weight.pieces[p] = {op.pieces[p].data, op.pieces[p].rows};
+      cpu::matmul(pool(), {&same, 1}, tokens);
+    }
+  });
+}
+
+namespace {
+
+void attend(const AttentionShape& shape, const AttentionSequence* sequences, int64_t count, int64_t mostQueries,
+            int64_t mostPositions) {
+  for (int64_t n = 0; n < count; ++n) {
+    const AttentionSequence& from = sequences[n];
+    if (from.numQueries > mostQueries || from.numPast + from.numQueries > mostPositions)
+      test::fakeMachine().broken("no sequence is longer than was said");
+    const cpu::AttentionSequence same{
+        {from.pages, shape.pageRows, shape.kvType}, from.numPast, from.numQueries, from.q, from.out};
+    cpu::attention(
+        pool(), {shape.numHeads, shape.numKvHeads, shape.headDim, shape.qStride, shape.outStride, shape.slidingWindow},
+        {&same, 1});
+  }
+}
+
+}  // namespace
+
+void prefillAttention(Stream stream, const AttentionShape& shape, const AttentionSequence* sequences, int64_t count,
+                      int64_t mostQueries) {
+  launchFake(stream, "prefillAttention", {operand(sequences, count)},
+             [=] { attend(shape, sequences, count, mostQueries, kWholeSequence); });
+}
+
+void decodeAttention(Stream stream, const AttentionShape& shape, const AttentionSequence* sequences, int64_t count,
+                     int64_t mostPositions, void* scratch) {
+  const int64_t bytes = decodeAttentionScratchBytes(shape.numHeads, shape.headDim, count, mostPositions);
+  launchFake(stream, "decodeAttention", {operand(sequences, count), {scratch, bytes}}, [=] {
+    if (bytes > 0) std::memset(scratch, 0xff, static_cast<size_t>(bytes));
+    attend(shape, sequences, count, 1, mostPositions);
+  });
+}
+
+}  // namespace flexplan::cuda
