@@ -1,3 +1,9 @@
+/** What is worked out when it is first asked for, if ever. */
+export function once<V>(work: () => V): () => V {
+  let known: { readonly value: V } | undefined;
+  return () => (known ??= { value: work() }).value;
+}
+
 /** What is worked out for an object once, kept as long as the object lives. */
 export function remembered<K extends object, V>(work: (key: K) => V): (key: K) => V {
   const known = new WeakMap<K, { readonly value: V }>();

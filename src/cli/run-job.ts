@@ -85,7 +85,7 @@ function measuredJob(
     device,
     workload,
     realisation,
-    predicted: estimateRealised(folder.model, profile, workload, plan.policy, realisation),
+    predicted: estimateRealised(folder.model, profile, workload, plan.policy, realisation).whole(),
     run,
     environment: { ...profile.environment, node: process.version, date: new Date().toISOString() },
   });

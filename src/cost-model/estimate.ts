@@ -3,6 +3,7 @@ import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { Policy } from '../policy/policy.js';
 import { checkPlacement, realise, type Realisation } from '../policy/realisation.js';
+import { once } from '../remembered.js';
 import { LINKS, STAGES, TIERS, type Phase, type StageName, type Tier } from '../tiers.js';
 import type { Workload } from '../workload/workload.js';
 import { evaluate, placementPoint, type PlacementPoint } from './affine.js';
@@ -26,21 +27,32 @@ export function estimate(
   policy: Policy,
   options: EstimateOptions = { realised: false },
 ): Estimate {
-  if (options.realised)
-    return estimateRealised(model, hardware, workload, policy, realise(model, policy, workload, hardware.device));
+  if (options.realised) return estimateRealised(model, hardware, workload, policy).whole();
   checkPlacement(policy, hardware.device);
   return evaluateTerms(costTerms(model, hardware, workload, policy), placementPoint(policy));
 }
 
-/** The estimate of slices already cut. */
+/** Of a policy as whole slices: what decides whether it is taken, and the rest when it is. Throws as `estimate` does. */
 export function estimateRealised(
   model: ModelConfig,
   hardware: HardwareProfile,
   workload: Workload,
   policy: Policy,
-  realisation: Realisation,
-): Estimate {
-  return evaluateTerms(costTerms(model, hardware, workload, policy, realisation), placementPoint(policy));
+  realisation: Realisation = realise(model, policy, workload, hardware.device),
+): RealisedEstimate {
+  const terms = costTerms(model, hardware, workload, policy, realisation);
+  const point = placementPoint(policy);
+  return {
+    peakBytes: peaks(terms, point),
+    totalSeconds: once(() => totalSeconds(terms, point)),
+    whole: () => evaluateTerms(terms, point),
+  };
+}
+
+export interface RealisedEstimate {
+  readonly peakBytes: Record<Tier, number>;
+  totalSeconds(): number;
+  whole(): Estimate;
 }
 
 /** Seconds of one run of a segment: its largest bound. */
@@ -56,11 +68,19 @@ function wakingSeconds(segment: Segment, point: PlacementPoint): number {
   return Math.max(0, Math.min(waits * wakeSeconds, segmentSeconds(segment, point) - evaluate(computing, point)));
 }
 
+function totalSeconds({ segments }: CostTerms, point: PlacementPoint): number {
+  return segments.reduce((sum, segment) => sum + segment.count * segmentSeconds(segment, point), 0);
+}
+
+function peaks({ peakBytes }: CostTerms, point: PlacementPoint): Record<Tier, number> {
+  return perTier((tier) => Math.max(0, ...peakBytes[tier].map((bytes) => evaluate(bytes, point))));
+}
+
 function evaluateTerms(terms: CostTerms, point: PlacementPoint): Estimate {
   const prefill = phaseEstimate(terms, 'prefill', point);
   const decode = phaseEstimate(terms, 'decode', point);
   const totalSeconds = prefill.seconds + decode.seconds;
-  const peakBytes = perTier((tier) => Math.max(0, ...terms.peakBytes[tier].map((bytes) => evaluate(bytes, point))));
+  const peakBytes = peaks(terms, point);
   return {
     prefillSeconds: prefill.seconds,
     decodeSeconds: decode.seconds,

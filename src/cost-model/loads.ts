@@ -1,7 +1,7 @@
 /** How much the steps of a job handle: which batches launch with how many tokens, and what each sequence adds. */
 import { remembered, rememberedFor } from '../remembered.js';
 import { reservedTokens } from '../workload/blocks.js';
-import type { Amount, JobSequences } from '../workload/sequences.js';
+import { oneSequence, promptTokensOf, type Amount, type JobSequences } from '../workload/sequences.js';
 import { batchSum, type BlockSet, type Stretch } from './block-sets.js';
 
 /** Token steps `from <= i < to` of a block; step 0 is prefill. */
@@ -96,8 +96,6 @@ export function newTokens(range: StepRange): Amount {
   return range.from === 0 ? promptTokensOf : liveSteps(range);
 }
 
-const promptTokensOf: Amount = ({ promptTokens }) => promptTokens;
-
 /** KV rows of earlier steps, summed over the live steps: they grow by one a step. */
 export const pastRows = remembered((range: StepRange): Amount => {
   if (range.from === 0) return () => 0;
@@ -124,7 +122,7 @@ function prefillLaunches({ sequences, batches }: BlockSet): Launch[] {
   const launches = new Map<number, { tokens: number; sequences: number; count: number }>();
   for (const { count, parts } of batches) {
     const tokens = batchSum(sequences, parts, promptTokensOf);
-    const size = batchSum(sequences, parts, one);
+    const size = batchSum(sequences, parts, oneSequence);
     const key = tokens * KEY_STRIDE + size;
     const known = launches.get(key);
     if (known) known.count += count;
@@ -132,8 +130,6 @@ function prefillLaunches({ sequences, batches }: BlockSet): Launch[] {
   }
   return [...launches.values()];
 }
-
-const one: Amount = () => 1;
 
 function decodeLaunches(set: BlockSet, range: StepRange): Launch[] {
   const counts = new Map<number, number>();

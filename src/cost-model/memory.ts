@@ -15,7 +15,7 @@ import { remembered, rememberedFor } from '../remembered.js';
 import { MIB } from '../units.js';
 import type { Tier } from '../tiers.js';
 import { reservedTokens } from '../workload/blocks.js';
-import type { Amount } from '../workload/sequences.js';
+import { oneSequence, promptTokensOf, type Amount } from '../workload/sequences.js';
 import {
   constant,
   evaluate,
@@ -101,22 +101,29 @@ const wholeJob = remembered((sets: readonly BlockSet[]): Job => {
 
 function homeBytes(setting: Setting, { blocks }: Job, tier: Tier): Affine {
   const { model, shape, shares } = setting;
-  const rounded = tier === 'disk' ? inPages : (bytes: number) => bytes;
-  const kvCache: Amount = (length) =>
-    model.numLayers * rounded(reservedTokens(length) * kvRowBytes(model, shape.kvCacheBits));
+  const [kvCache, bytes] =
+    tier === 'disk'
+      ? [reservedPages(model, shape.kvCacheBits), PAGE_BYTES]
+      : [reservedTokens, kvRowBytes(model, shape.kvCacheBits)];
   return sum(
     weightHomeBytes(setting, tier),
-    portionTerm(shares.kvCache.largestBatch(blocks, KV_HOMES[tier], kvCache)),
+    portionTerm(shares.kvCache.largestBatch(blocks, KV_HOMES[tier], kvCache), model.numLayers * bytes),
     activationBytes(setting, blocks, tier, tier === 'disk' ? shape.numGpuBatches : 0),
   );
 }
 
+/** Pages of one layer's KV rows of a sequence. */
+const reservedPages = rememberedFor(
+  (model: ModelConfig, kvCacheBits: 16 | 4): Amount =>
+    (length) =>
+      Math.ceil((reservedTokens(length) * kvRowBytes(model, kvCacheBits)) / PAGE_BYTES),
+);
+
 /** The most hidden states on a tier of a batch (block) of the set, in so many buffers that are rounded up to pages. */
 function activationBytes({ model, shares }: Setting, set: BlockSet, tier: Tier, pagedBuffers: number): Affine {
-  const hidden: Amount = ({ promptTokens }) => promptTokens * hiddenBytes(model);
-  const { amount: numSlots, share } = shares.activations.largestBatch(set, ACTIVATION_HOMES[tier], () => 1);
+  const { amount: numSlots, share } = shares.activations.largestBatch(set, ACTIVATION_HOMES[tier], oneSequence);
   return sum(
-    portionTerm(shares.activations.largestBatch(set, ACTIVATION_HOMES[tier], hidden)),
+    portionTerm(shares.activations.largestBatch(set, ACTIVATION_HOMES[tier], promptTokensOf), hiddenBytes(model)),
     scale(PAGE_BYTES * Math.min(pagedBuffers, numSlots), share),
   );
 }
@@ -191,30 +198,29 @@ const widestTableRowBytes = rememberedFor((model: ModelConfig, weightBits: Weigh
 
 /** Prefill attends on the device, so every slot that is not at home there passes through it. */
 function prefillKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
-  const rows = ({ promptTokens }: { promptTokens: number }) => promptTokens * kvRowBytes(model, shape.kvCacheBits);
-  return portionTerm(shares.kvCache.largestBatch(batches, AWAY_KV_HOMES, rows), PREFILL_KV_BUFFERS);
+  const rowOf = kvRowBytes(model, shape.kvCacheBits);
+  return portionTerm(shares.kvCache.largestBatch(batches, AWAY_KV_HOMES, promptTokensOf), PREFILL_KV_BUFFERS * rowOf);
 }
 
 function decodeKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
   const rowOf = kvRowBytes(model, shape.kvCacheBits);
-  const moved: Amount = (length) => reservedTokens(length) * rowOf;
   return scale(
-    STAGING_BUFFERS,
+    STAGING_BUFFERS * rowOf,
     sum(
-      portionTerm(shares.kvCache.largestBatch(batches, MOVED_KV_HOMES, moved)),
-      portionTerm(shares.kvCache.largestBatch(batches, ATTENDED_KV_HOMES, () => rowOf)),
+      portionTerm(shares.kvCache.largestBatch(batches, MOVED_KV_HOMES, reservedTokens)),
+      portionTerm(shares.kvCache.largestBatch(batches, ATTENDED_KV_HOMES, oneSequence)),
     ),
   );
 }
 
 function diskKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
-  const reserved: Amount = (length) => inPages(reservedTokens(length) * kvRowBytes(model, shape.kvCacheBits));
-  return portionTerm(shares.kvCache.largestBatch(batches, KV_HOMES.disk, reserved), STAGING_BUFFERS);
+  const pages = shares.kvCache.largestBatch(batches, KV_HOMES.disk, reservedPages(model, shape.kvCacheBits));
+  return portionTerm(pages, STAGING_BUFFERS * PAGE_BYTES);
 }
 
 function activationBuffers({ model, shares }: Setting, { batches }: Job): Affine {
-  const hidden: Amount = ({ promptTokens }) => promptTokens * hiddenBytes(model);
-  return portionTerm(shares.activations.largestBatch(batches, AWAY_ACTIVATION_HOMES, hidden), STAGING_BUFFERS);
+  const tokens = shares.activations.largestBatch(batches, AWAY_ACTIVATION_HOMES, promptTokensOf);
+  return portionTerm(tokens, STAGING_BUFFERS * hiddenBytes(model));
 }
 
 function diskActivationStaging(setting: Setting, { batches }: Job): Affine {
@@ -224,7 +230,7 @@ function diskActivationStaging(setting: Setting, { batches }: Job): Affine {
 /** Intermediates of the largest launch, and its logits: fp32 on every device. */
 function workspace({ model, shape }: Setting, { batches }: Job): Affine {
   const { hiddenSize, ffnSize, numHeads, numKvHeads, headDim, embeddingSize, experts } = model;
-  const tokens = largestBatchOf(batches, ({ promptTokens }) => promptTokens);
+  const tokens = largestBatchOf(batches, promptTokensOf);
   const heads = (2 * numHeads + 2 * numKvHeads) * headDim;
   const perToken =
     2 * hiddenSize +

@@ -1,7 +1,8 @@
 /** A segment of the schedule: what one schedule layer computes and moves, as seconds of stages and bounds of the whole. */
 import { deviceRates, linkRate } from '../hardware/check-profile.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
-import { LINKS, type Link, type Phase } from '../tiers.js';
+import { once } from '../remembered.js';
+import { LINKS, type Link } from '../tiers.js';
 import { AffineSum, constant, scale, sum, type Affine } from './affine.js';
 import { serialSeconds, type BatchShape, type Segment } from './cost-terms.js';
 import { numLaunches, type StepLoad } from './loads.js';
@@ -9,8 +10,6 @@ import type { Movement } from './movement.js';
 
 /** What one schedule layer does. */
 export interface LayerWork {
-  readonly computes: Segment['computes'];
-  readonly runsPerStep: number;
   /** In one run. */
   readonly weights: readonly Movement[];
   /** Summed over the steps of the load, one layer each: as all below. */
@@ -19,39 +18,71 @@ export interface LayerWork {
   readonly cpuAttention: Affine;
 }
 
+/** `work` is asked for with the first question about seconds or bytes. */
 export function makeSegment(
   { overlap }: BatchShape,
   hardware: HardwareProfile,
-  phase: Phase,
+  place: Pick<Segment, 'phase' | 'computes' | 'count'>,
   load: StepLoad,
-  work: LayerWork,
+  work: () => LayerWork,
 ): Segment {
+  const run = once(() => runOf(hardware, load, work()));
+  const bounds = once(() => (overlap ? overlapBounds(run(), place.computes === 'embed') : [serial(run())]));
+  return {
+    ...place,
+    get stageSeconds() {
+      return run().stageSeconds;
+    },
+    get boundSeconds() {
+      return bounds();
+    },
+    get waking() {
+      const { moved, numBatches } = run();
+      const wakeSeconds = deviceRates(hardware).wakeSeconds?.value ?? 0;
+      return { wakeSeconds, computing: computing(run()), batchLoads: moved.batchLoads, numBatches };
+    },
+    trafficBytes: (link) => {
+      const { weights, movements } = work();
+      return sum(movedBytes(weights, link), scale(1 / load.numRuns, movedBytes(movements, link)));
+    },
+  };
+}
+
+/** One run of a segment. */
+interface Run {
+  readonly moved: Transfers;
+  readonly stageSeconds: Segment['stageSeconds'];
+  readonly numBatches: number;
+  /** Handing tasks over, for all GPU batches. */
+  readonly handOvers: Affine;
+}
+
+function runOf(hardware: HardwareProfile, load: StepLoad, work: LayerWork): Run {
   const perRun = 1 / load.numRuns;
   const moved = newTransfers();
   for (const movement of work.weights) addMovement(moved, hardware, 1, movement);
   for (const movement of work.movements) addMovement(moved, hardware, perRun, movement);
-  const compute = scale(perRun, work.compute);
-  const cpuAttention = scale(perRun, work.cpuAttention);
-  const stageSeconds = { compute, cpuAttention, ...moved.links };
   const numBatches = perRun * numLaunches(load);
-  const handOvers = constant(numBatches * hardware.taskSeconds.value);
-  const computing = sum(compute, cpuAttention, moved.copies, handOvers);
   return {
-    phase,
-    computes: work.computes,
-    count: load.numRuns * work.runsPerStep,
-    stageSeconds,
-    trafficBytes: (link) => sum(movedBytes(work.weights, link), scale(perRun, movedBytes(work.movements, link))),
-    boundSeconds: overlap
-      ? overlapBounds(moved, computing, numBatches, work.computes === 'embed')
-      : [sum(serialSeconds(stageSeconds), handOvers)],
-    waking: {
-      wakeSeconds: deviceRates(hardware).wakeSeconds?.value ?? 0,
-      computing,
-      batchLoads: moved.batchLoads,
-      numBatches,
+    moved,
+    stageSeconds: {
+      compute: scale(perRun, work.compute),
+      cpuAttention: scale(perRun, work.cpuAttention),
+      ...moved.links,
     },
+    numBatches,
+    handOvers: constant(numBatches * hardware.taskSeconds.value),
   };
+}
+
+/** The compute thread. */
+function computing({ moved, stageSeconds, handOvers }: Run): Affine {
+  return sum(stageSeconds.compute, stageSeconds.cpuAttention, moved.copies, handOvers);
+}
+
+/** Nothing overlaps. */
+function serial({ stageSeconds, handOvers }: Run): Affine {
+  return sum(serialSeconds(stageSeconds), handOvers);
 }
 
 /** Seconds of what one run moves: on each link, and in each task that may hold the run up. */
@@ -114,10 +145,11 @@ function addMovement(to: Transfers, hardware: HardwareProfile, times: number, mo
  * - any other task's thread: it waits for the disk before it copies on, and copies before it writes to disk. (Weights are
  *   read from disk one layer ahead, but for the first layer of a step: before it there is nothing to load.)
  */
-function overlapBounds(moved: Transfers, computing: Affine, numBatches: number, isFirst: boolean): Affine[] {
+function overlapBounds(run: Run, isFirst: boolean): Affine[] {
+  const { moved, numBatches } = run;
   return [
-    computing,
-    scale(1 / numBatches, sum(computing, moved.hiddenStates)),
+    computing(run),
+    scale(1 / numBatches, sum(computing(run), moved.hiddenStates)),
     ...LINKS.map((link) => moved.links[link]),
     moved.kvCacheFromDisk,
     moved.activationsFromDisk,

@@ -4,6 +4,7 @@ import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { LayerKind } from '../models/tensors.js';
 import type { Realisation } from '../policy/realisation.js';
+import { once } from '../remembered.js';
 import type { Phase } from '../tiers.js';
 import { totalGenTokens } from '../workload/blocks.js';
 import type { Workload } from '../workload/workload.js';
@@ -27,7 +28,8 @@ import { decoderMovements, embedMovements, headMovements, kvLoadMovements, weigh
 
 /**
  * The terms of (model, hardware, workload) for one batch shape. Without a realisation they are affine in the placement
- * variables; with one they are constants, counted slice by slice.
+ * variables; with one they are constants, counted slice by slice. Each is worked out when it is asked for: of most shapes a
+ * search wants to know little.
  */
 export function costTerms(
   model: ModelConfig,
@@ -39,47 +41,20 @@ export function costTerms(
   const { device } = hardware;
   const shares = realisation ? realisedShares(model, shape, realisation) : plannedShares(model, shape, device);
   const setting: Setting = { model, shape, shares, device, hasGpu: hasGpuTier(hardware) };
-  return new JobTerms(setting, hardware, workload);
-}
-
-/** Worked out when asked for: many shapes are out of the question by their peaks alone. */
-class JobTerms implements CostTerms {
-  readonly capacityBytes: CostTerms['capacityBytes'];
-  readonly genTokens: number;
-  readonly #sets: readonly BlockSet[];
-  #peakBytes: CostTerms['peakBytes'] | undefined;
-  #segments: readonly Segment[] | undefined;
-
-  constructor(
-    private readonly setting: Setting,
-    private readonly hardware: HardwareProfile,
-    workload: Workload,
-  ) {
-    this.#sets = blockSets(workload, setting.shape);
-    this.capacityBytes = capacityBytes(hardware);
-    this.genTokens = totalGenTokens(
-      workload,
-      this.#sets.flatMap(({ blocks }) => blocks),
-    );
-  }
-
-  get peakBytes(): CostTerms['peakBytes'] {
-    return (this.#peakBytes ??= peakBytes(this.setting, this.#sets));
-  }
-
-  get segments(): readonly Segment[] {
-    return (this.#segments ??= this.#newSegments());
-  }
-
-  #newSegments(): Segment[] {
-    const { setting, hardware } = this;
-    const weights = {
-      embed: weightMovements(setting, 'embed'),
-      decoder: weightMovements(setting, 'decoder'),
-      head: weightMovements(setting, 'head'),
-    };
-    return this.#sets.flatMap((set) => setSegments({ setting, hardware, weights }, set));
-  }
+  const sets = blockSets(workload, shape);
+  const blocks = sets.flatMap((set) => set.blocks);
+  const peaks = once(() => peakBytes(setting, sets));
+  const segments = once(() => jobSegments(setting, hardware, sets));
+  return {
+    get segments() {
+      return segments();
+    },
+    get peakBytes() {
+      return peaks();
+    },
+    capacityBytes: capacityBytes(hardware),
+    genTokens: totalGenTokens(workload, blocks),
+  };
 }
 
 /** What all segments of a job share. */
@@ -88,6 +63,15 @@ interface Schedule {
   readonly hardware: HardwareProfile;
   /** One load of a schedule layer's weights. */
   readonly weights: Readonly<Record<LayerKind, readonly Movement[]>>;
+}
+
+function jobSegments(setting: Setting, hardware: HardwareProfile, sets: readonly BlockSet[]): Segment[] {
+  const weights = {
+    embed: weightMovements(setting, 'embed'),
+    decoder: weightMovements(setting, 'decoder'),
+    head: weightMovements(setting, 'head'),
+  };
+  return sets.flatMap((set) => setSegments({ setting, hardware, weights }, set));
 }
 
 function setSegments(schedule: Schedule, set: BlockSet): Segment[] {
@@ -103,14 +87,19 @@ function setSegments(schedule: Schedule, set: BlockSet): Segment[] {
 /** `loads`: the steps in segments, for the layers that grow with the KV cache; `steps`: all of them, for the others. */
 function phaseSegments(schedule: Schedule, phase: Phase, loads: readonly StepLoad[], steps: StepLoad): Segment[] {
   const { setting, hardware } = schedule;
-  const wholeLayer = decoderLayer(schedule, steps);
-  const layers: (readonly [StepLoad, LayerWork])[] = [
-    [steps, embedLayer(schedule, steps)],
-    ...loads.map((load) => [load, load === steps ? wholeLayer : decoderLayer(schedule, load)] as const),
-    [steps, lastDecoderLayer(schedule, steps, wholeLayer)],
-    [steps, headLayer(schedule, steps)],
+  const segment = (computes: Segment['computes'], layers: number, load: StepLoad, work: () => LayerWork): Segment =>
+    makeSegment(setting.shape, hardware, { phase, computes, count: load.numRuns * layers }, load, work);
+  const wholeLayer = once(() => decoderLayer(schedule, steps));
+  return [
+    segment('embed', 1, steps, () => embedLayer(schedule, steps)),
+    ...loads.map((load) =>
+      segment('decoder', setting.model.numLayers - 1, load, () =>
+        load === steps ? wholeLayer() : decoderLayer(schedule, load),
+      ),
+    ),
+    segment('lastDecoder', 1, steps, () => lastDecoderLayer(schedule, steps, wholeLayer())),
+    segment('head', 1, steps, () => headLayer(schedule, steps)),
   ];
-  return layers.map(([load, work]) => makeSegment(setting.shape, hardware, phase, load, work));
 }
 
 /**
@@ -119,8 +108,6 @@ function phaseSegments(schedule: Schedule, phase: Phase, loads: readonly StepLoa
  */
 function embedLayer({ setting, hardware, weights }: Schedule, load: StepLoad): LayerWork {
   return {
-    computes: 'embed',
-    runsPerStep: 1,
     weights: weights.decoder,
     movements: [...embedMovements(setting, load), ...scaled(firstBatch(load), kvLoadMovements(setting, load))],
     compute: constant(embedSeconds(setting, deviceRates(hardware), load)),
@@ -132,8 +119,6 @@ function embedLayer({ setting, hardware, weights }: Schedule, load: StepLoad): L
 function decoderLayer({ setting, hardware, weights }: Schedule, load: StepLoad): LayerWork {
   const rates = deviceRates(hardware);
   return {
-    computes: 'decoder',
-    runsPerStep: setting.model.numLayers - 1,
     weights: weights.decoder,
     movements: [...kvLoadMovements(setting, load), ...decoderMovements(setting, load)],
     compute: sum(
@@ -152,13 +137,11 @@ function lastDecoderLayer({ weights }: Schedule, load: StepLoad, layer: LayerWor
     ...scaled(1 - firstBatch(load), layer.movements.filter(isKvLoad)),
     ...layer.movements.filter((movement) => !isKvLoad(movement)),
   ];
-  return { ...layer, computes: 'lastDecoder', runsPerStep: 1, weights: weights.head, movements };
+  return { ...layer, weights: weights.head, movements };
 }
 
 function headLayer({ setting, hardware, weights }: Schedule, load: StepLoad): LayerWork {
   return {
-    computes: 'head',
-    runsPerStep: 1,
     weights: weights.embed,
     movements: headMovements(setting, load),
     compute: constant(headSeconds(setting, deviceRates(hardware), load)),
@@ -172,5 +155,12 @@ function firstBatch(load: StepLoad): number {
 }
 
 function scaled(factor: number, movements: readonly Movement[]): Movement[] {
-  return movements.map((m) => ({ ...m, bytes: factor * m.bytes, transfers: factor * m.transfers }));
+  return movements.map(({ task, link, home, share, bytes, transfers }) => ({
+    task,
+    link,
+    home,
+    share,
+    bytes: factor * bytes,
+    transfers: factor * transfers,
+  }));
 }

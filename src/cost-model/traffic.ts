@@ -68,19 +68,13 @@ const ATTENDED_HOMES: HomesOfTier = { cpu: ['cpuAttended'], disk: ['diskAttended
 export function kvLoadMovements(setting: Setting, load: StepLoad): Movement[] {
   if (load.range.from === 0) return [];
   const rows = pastRows(load.range);
+  const loads = (link: Link, home: AwayTier, homes: readonly KvHome[]) =>
+    kvMovement(setting, load, 'loadKvCache', link, home, homes, rows);
   return [
     ...AWAY_TIERS.flatMap((home) =>
-      linksToDevice(home, setting.hasGpu).map((link) =>
-        kvMovement(setting, load, { task: 'loadKvCache', link, home, homes: MOVED_HOMES[home], rows }),
-      ),
+      linksToDevice(home, setting.hasGpu).map((link) => loads(link, home, MOVED_HOMES[home])),
     ),
-    kvMovement(setting, load, {
-      task: 'loadKvCache',
-      link: 'diskToCpu',
-      home: 'disk',
-      homes: ATTENDED_HOMES.disk,
-      rows,
-    }),
+    loads('diskToCpu', 'disk', ATTENDED_HOMES.disk),
   ];
 }
 
@@ -88,7 +82,7 @@ export function kvLoadMovements(setting: Setting, load: StepLoad): Movement[] {
 function kvStores(setting: Setting, load: StepLoad, homesOf: HomesOfTier): Movement[] {
   const rows = newTokens(load.range);
   const store = (link: Link, home: AwayTier, homes: readonly KvHome[]) =>
-    kvMovement(setting, load, { task: 'storeKvCache', link, home, homes, rows });
+    kvMovement(setting, load, 'storeKvCache', link, home, homes, rows);
   return [
     ...(setting.hasGpu ? AWAY_TIERS.map((home) => store('gpuToCpu', home, homesOf[home])) : []),
     store('cpuToDisk', 'disk', AWAY_HOMES.disk),
@@ -99,15 +93,18 @@ function kvStores(setting: Setting, load: StepLoad, homesOf: HomesOfTier): Movem
 function kvMovement(
   { model, shape, shares }: Setting,
   { set, range }: StepLoad,
-  what: Pick<Movement, 'task' | 'link' | 'home'> & { homes: readonly KvHome[]; rows: Amount },
+  task: 'loadKvCache' | 'storeKvCache',
+  link: Link,
+  home: AwayTier,
+  homes: readonly KvHome[],
+  rows: Amount,
 ): Movement {
-  const { homes, rows, ...path } = what;
-  const live = liveSteps(range);
   const { amount, share } = shares.kvCache.total(set, homes, rows);
-  const requests = isDisk(path.link)
-    ? shares.kvCache.total(set, homes, live)
+  const requests = isDisk(link)
+    ? shares.kvCache.total(set, homes, liveSteps(range))
     : shares.kvCache.liveBatches(set, homes, range);
-  return { ...path, share, bytes: amount * kvRowBytes(model, shape.kvCacheBits), transfers: requests.amount };
+  const bytes = amount * kvRowBytes(model, shape.kvCacheBits);
+  return { task, link, home, share, bytes, transfers: requests.amount };
 }
 
 /** q and the new KV row of the batch's attended sequences go to the CPU in one copy, the output comes back in one. */

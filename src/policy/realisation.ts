@@ -13,7 +13,7 @@ import {
 } from '../models/tensors.js';
 import { TIERS, type Device } from '../tiers.js';
 import { jobBlocks, reservedTokens } from '../workload/blocks.js';
-import { jobSequences, type Amount } from '../workload/sequences.js';
+import { jobSequences, promptTokensOf, type Amount } from '../workload/sequences.js';
 import type { Workload } from '../workload/workload.js';
 import { checkFractions } from './check-policy.js';
 import {
@@ -149,8 +149,6 @@ function slotBytes(
     activations: mostPerTier(policy, workload, activations, promptTokensOf, hiddenBytes(model)),
   };
 }
-
-const promptTokensOf: Amount = ({ promptTokens }) => promptTokens;
 
 function mostPerTier(
   policy: Policy,

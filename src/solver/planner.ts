@@ -1,7 +1,7 @@
 /** One job on one machine under one set of options: searching, explaining and assembling a plan. */
 import { baselinePolicies } from '../cost-model/baselines/index.js';
 import type { BatchShape } from '../cost-model/cost-terms.js';
-import { estimate } from '../cost-model/estimate.js';
+import { estimateRealised } from '../cost-model/estimate.js';
 import { weightIoAgainstLowerBound } from '../cost-model/io-bounds.js';
 import { costTerms } from '../cost-model/terms.js';
 import { capacityBytes, withCapacity } from '../hardware/check-profile.js';
@@ -61,7 +61,7 @@ function jobModel(model: ModelConfig, hardware: HardwareProfile, workload: Workl
   return {
     device: hardware.device,
     costTerms: (shape) => costTerms(model, hardware, workload, shape),
-    estimateRealised: (policy) => estimate(model, hardware, workload, policy, { realised: true }),
+    estimateRealised: (policy) => estimateRealised(model, hardware, workload, policy),
   };
 }
 
@@ -155,7 +155,8 @@ export class Planner {
     const { policy, estimate: realised, terms } = best;
     const { placement, bytes } = realise(model, policy, workload, hardware.device);
     const relaxedGenTokensPerSecond = terms.genTokens / best.relaxedSeconds;
-    const secondsOn = (changed: HardwareProfile): number => this.modelOn(changed).estimateRealised(policy).totalSeconds;
+    const secondsOn = (changed: HardwareProfile): number =>
+      this.modelOn(changed).estimateRealised(policy).totalSeconds();
     const sensitivity = await this.sensitivity(best);
     const { promptTokens, genTokens, numSequences } = workload;
     return {

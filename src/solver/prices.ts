@@ -78,13 +78,23 @@ function pricedMemory({ peakBytes, capacityBytes }: CostTerms, { memorySecondsPe
 
 /**
  * Seconds that no placement of this shape goes below. Segments for which the prices have no weights count with their
- * best single bound.
+ * best single bound, those that `counts` leaves out not at all.
  */
-export function secondsBound(terms: CostTerms, domain: PlacementDomain, prices: Prices): number {
+export function secondsBound(
+  terms: CostTerms,
+  domain: PlacementDomain,
+  prices: Prices,
+  counts: (segment: Segment) => boolean = () => true,
+): number {
   const seconds = terms.segments.flatMap((segment, position) =>
-    weighedSegment(domain, segment, prices.boundWeights[position]),
+    counts(segment) ? weighedSegment(domain, segment, prices.boundWeights[position]) : [],
   );
   return minimumOver(domain, weightedSum([...seconds, ...pricedMemory(terms, prices)]));
+}
+
+/** Nearly all of the job, at a third of the work: the decoder layers but the last. */
+export function roughSecondsBound(terms: CostTerms, domain: PlacementDomain, prices: Prices): number {
+  return secondsBound(terms, domain, prices, ({ computes }) => computes === 'decoder');
 }
 
 /** Weighted bytes that are missing whatever the placement: above 0, nothing of this shape fits. */

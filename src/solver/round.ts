@@ -4,6 +4,7 @@
  */
 import type { CostTerms } from '../cost-model/cost-terms.js';
 import type { PlacementVariable } from '../cost-model/affine.js';
+import type { RealisedEstimate } from '../cost-model/estimate.js';
 import type { Estimate } from '../cost-model/estimate-types.js';
 import { blockSize, type Policy, type TierFractions } from '../policy/policy.js';
 import { TIERS, type Tier } from '../tiers.js';
@@ -27,7 +28,7 @@ export interface RoundingProblem {
   readonly maxLatencySeconds: number;
   readonly solver: LinearSolver;
   /** Estimate of the policy's realisation. */
-  estimateRealised(policy: Policy): Estimate;
+  estimateRealised(policy: Policy): RealisedEstimate;
 }
 
 type SlotRounding = (slots: number) => number;
@@ -87,18 +88,23 @@ function slotVariables({ placement, cpuAttentionFraction, diskKvCpuAttentionFrac
   return fixed;
 }
 
-function overflow({ capacityBytes }: CostTerms, { peakBytes }: Estimate): Record<Tier, number> {
+function overflow({ capacityBytes }: CostTerms, { peakBytes }: RealisedEstimate): Record<Tier, number> {
   const over = (tier: Tier): number => Math.max(0, peakBytes[tier] - capacityBytes[tier]);
   return { gpu: over('gpu'), cpu: over('cpu'), disk: over('disk') };
 }
 
 const fits = ({ gpu, cpu, disk }: Record<Tier, number>): boolean => gpu === 0 && cpu === 0 && disk === 0;
 
+interface Placed {
+  readonly policy: Policy;
+  readonly estimate: RealisedEstimate;
+}
+
 /** Solves for what is not fixed, with capacities tightened by what the realisation of the last answer had too much. */
 async function placeAround(
   { terms, shape, maxLatencySeconds, solver, ...problem }: RoundingProblem,
   program: LinearProgram,
-): Promise<RealisedPolicy | undefined> {
+): Promise<Placed | undefined> {
   let tightened = program;
   for (let repair = 0; repair <= MOST_REPAIRS; repair++) {
     const solution = await solver.solve(tightened);
@@ -106,7 +112,7 @@ async function placeAround(
     const policy = { ...shape, ...placementOf(solution.values) };
     const estimate = problem.estimateRealised(policy);
     const over = overflow(terms, estimate);
-    if (fits(over)) return estimate.totalSeconds <= maxLatencySeconds ? { policy, estimate } : undefined;
+    if (fits(over)) return estimate.totalSeconds() <= maxLatencySeconds ? { policy, estimate } : undefined;
     tightened = withLessMemory(tightened, over);
   }
   return undefined;
@@ -127,17 +133,27 @@ function roundedSlots(policy: Policy, domain: PlacementDomain): Fixed[] {
 /** The best realised policy near a solution of the relaxed program, or undefined when none of the roundings fits. */
 export async function roundToSlices(
   problem: RoundingProblem,
-  { values, objective }: OptimalSolution,
+  solution: OptimalSolution,
 ): Promise<RealisedPolicy | undefined> {
-  const program = preferringFastTiers(problem.program, objective);
+  const program = preferringFastTiers(problem.program, solution.objective);
   const settled = await problem.solver.solve(program);
-  const near = settled.status === 'optimal' ? settled.values : values;
-  const policy: Policy = { ...problem.shape, ...placementOf(near) };
-  let best: RealisedPolicy | undefined;
-  for (const fixed of roundedSlots(policy, problem.domain)) {
+  const near = settled.status === 'optimal' ? settled.values : solution.values;
+  const slots = roundedSlots({ ...problem.shape, ...placementOf(near) }, problem.domain);
+  const best = (await bestPlaced(problem, program, slots, solution.objective)) ?? (await placeAround(problem, program));
+  return best && { policy: best.policy, estimate: best.estimate.whole() };
+}
+
+async function bestPlaced(
+  problem: RoundingProblem,
+  program: LinearProgram,
+  slots: readonly Fixed[],
+  relaxedSeconds: number,
+): Promise<Placed | undefined> {
+  let best: Placed | undefined;
+  for (const fixed of slots) {
     const candidate = await placeAround(problem, withFixed(program, fixed));
-    if (candidate && (!best || candidate.estimate.totalSeconds < best.estimate.totalSeconds)) best = candidate;
-    if (best && best.estimate.totalSeconds <= objective * (1 + CLOSE_ENOUGH)) return best;
+    if (candidate && (!best || candidate.estimate.totalSeconds() < best.estimate.totalSeconds())) best = candidate;
+    if (best && best.estimate.totalSeconds() <= relaxedSeconds * (1 + CLOSE_ENOUGH)) break;
   }
-  return best ?? placeAround(problem, program);
+  return best;
 }

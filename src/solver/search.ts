@@ -4,7 +4,7 @@
  * search ends when no bound is below the best policy found. Pure: no clock, no randomness, ties go to the earlier shape.
  */
 import type { BatchShape, CostTerms } from '../cost-model/cost-terms.js';
-import type { Estimate } from '../cost-model/estimate-types.js';
+import type { RealisedEstimate } from '../cost-model/estimate.js';
 import type { Policy } from '../policy/policy.js';
 import type { Device } from '../tiers.js';
 import { buildProgram, placementDomain } from './build-program.js';
@@ -12,7 +12,15 @@ import { certify, type Certificate } from './certificate.js';
 import { solveElastic } from './elastic.js';
 import type { LinearSolver, OptimalSolution } from './linear-program.js';
 import type { PlacementDomain } from './placements.js';
-import { cannotFit, NO_PRICES, pricesOf, secondsBound, shortfallBound, type Prices } from './prices.js';
+import {
+  cannotFit,
+  NO_PRICES,
+  pricesOf,
+  roughSecondsBound,
+  secondsBound,
+  shortfallBound,
+  type Prices,
+} from './prices.js';
 import { roundToSlices, type RealisedPolicy } from './round.js';
 
 /** What the search asks about a job on a machine. */
@@ -20,7 +28,7 @@ export interface JobModel {
   readonly device: Device;
   costTerms(shape: BatchShape): CostTerms;
   /** Of the policy as whole rows and whole sequences. */
-  estimateRealised(policy: Policy): Estimate;
+  estimateRealised(policy: Policy): RealisedEstimate;
 }
 
 export interface SearchProblem {
@@ -122,7 +130,7 @@ class Search {
         return [];
       }
       return [
-        { shape, terms, domain, bound: this.score(secondsBound(terms, domain, NO_PRICES), terms), pricesSeen: 0 },
+        { shape, terms, domain, bound: this.score(roughSecondsBound(terms, domain, NO_PRICES), terms), pricesSeen: 0 },
       ];
     });
   }
@@ -136,7 +144,9 @@ class Search {
     candidate.pricesSeen = this.prices.length;
     for (let i = this.prices.length - 1; i >= pricesSeen && candidate.bound < this.bestScore; i--) {
       const prices = this.prices[i]!;
-      const seconds = secondsBound(terms, domain, prices);
+      const rough = roughSecondsBound(terms, domain, prices);
+      const settled = this.score(rough, terms) >= this.bestScore || rough > this.problem.maxLatencySeconds;
+      const seconds = settled ? rough : secondsBound(terms, domain, prices);
       const cannotBe = seconds > this.problem.maxLatencySeconds || shortfallBound(terms, domain, prices) > 0;
       candidate.bound = cannotBe ? Infinity : Math.max(candidate.bound, this.score(seconds, terms));
     }

@@ -4,6 +4,9 @@ import type { SequenceLength, Workload } from './workload.js';
 /** What a sequence contributes to a sum. Sums are remembered by the identity of the function: pass constants where it is asked again. */
 export type Amount = (length: SequenceLength) => number;
 
+export const promptTokensOf: Amount = ({ promptTokens }) => promptTokens;
+export const oneSequence: Amount = () => 1;
+
 /** Stretches are `first <= n < end`. */
 export interface JobSequences {
   /** Any two stretches of as many sequences are alike. */
@@ -55,10 +58,15 @@ class AlikeSequences implements JobSequences {
   }
 }
 
+/** More than any number of sequences. */
+const STRETCH_STRIDE = 2 ** 26;
+
 class ListedSequences implements JobSequences {
   readonly alike = false;
   /** Of each amount the sums of the first 0, 1, 2, ... sequences. */
   readonly #sums = new WeakMap<Amount, Float64Array>();
+
+  readonly #genTokens = new Map<number, readonly GenTokensCount[]>();
 
   constructor(readonly lengths: readonly SequenceLength[]) {}
 
@@ -73,7 +81,14 @@ class ListedSequences implements JobSequences {
     return most;
   }
 
-  genTokensDescending(first: number, end: number): GenTokensCount[] {
+  genTokensDescending(first: number, end: number): readonly GenTokensCount[] {
+    const key = first * STRETCH_STRIDE + end;
+    const counts = this.#genTokens.get(key) ?? this.#countGenTokens(first, end);
+    this.#genTokens.set(key, counts);
+    return counts;
+  }
+
+  #countGenTokens(first: number, end: number): GenTokensCount[] {
     const ends = Float64Array.from(this.lengths.slice(first, end), ({ genTokens }) => genTokens)
       .sort()
       .reverse();

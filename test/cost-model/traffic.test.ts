@@ -18,7 +18,7 @@ describe('traffic', () => {
       fc.property(anyModel, anyPolicy, anyWorkload, anyDevice, (model, any, workload, device) => {
         const policy = device === 'cpu' ? withoutGpu(any) : any;
         const realisation = realise(model, policy, workload, device);
-        const { trafficBytes } = estimateRealised(model, machine(device), workload, policy, realisation);
+        const { trafficBytes } = estimateRealised(model, machine(device), workload, policy, realisation).whole();
         const counted = walkThrough(model, policy, workload, realisation, device);
         for (const phase of ['prefill', 'decode'] as const)
           for (const link of LINKS) {
