@@ -10,6 +10,7 @@ import { profileCommand } from './commands/profile.js';
 import { profilesCommand } from './commands/profiles.js';
 import { reportCommand } from './commands/report.js';
 import { runCommand } from './commands/run.js';
+import { validateCommand } from './commands/validate.js';
 import { packageVersion } from './files.js';
 
 const COMMANDS: readonly CliCommand[] = [
@@ -17,6 +18,7 @@ const COMMANDS: readonly CliCommand[] = [
   optimizeCommand,
   estimateCommand,
   runCommand,
+  validateCommand,
   generateCommand,
   modelsCommand,
   profilesCommand,

@@ -43,7 +43,7 @@ export function checkLengths({ workload }: Plan, sequences: readonly SequenceLen
 }
 
 /** The smaller of what the plan was made for and what the user allows now. */
-function caps(plan: Plan, request: DeviceRequest): Record<Tier, number> {
+function caps(plan: Pick<Plan, 'hardware'>, request: DeviceRequest): Record<Tier, number> {
   const capacity = { ...capacityBytes(plan.hardware.profile) };
   const requested = requestedCaps(request);
   for (const tier of TIERS) capacity[tier] = Math.min(capacity[tier], requested[tier] ?? Infinity);
@@ -57,7 +57,7 @@ function emulatedLinkRate({ profile }: Plan['hardware'], request: DeviceRequest)
 }
 
 /** The device that the plan was made for, unless another was asked for. Asks the machine only for CUDA. */
-export async function planDevice(plan: Plan, request: DeviceRequest): Promise<DeviceSettings> {
+export async function planDevice(plan: Pick<Plan, 'hardware'>, request: DeviceRequest): Promise<DeviceSettings> {
   const wanted = request.device === undefined || request.device === 'auto' ? plan.hardware.device : request.device;
   const device = wanted === 'cuda' ? await requireCuda() : wanted;
   const rate = emulatedLinkRate(plan.hardware, request);

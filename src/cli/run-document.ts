@@ -7,8 +7,11 @@ import { relativeError, type PredictionError, type RunDocument } from '../report
 import type { Plan } from '../solver/plan.js';
 import type { Workload } from '../workload/workload.js';
 
-export interface MeasuredJob {
-  readonly plan: Plan;
+/** What was run: a plan, or as much of one as a measurement can be set against. */
+type MeasuredPlan = RunDocument['plan'] & Pick<Plan, 'hardware'>;
+
+export interface MeasuredJob<P extends MeasuredPlan> {
+  readonly plan: P;
   readonly device: EngineOptions['device'];
   readonly workload: Workload;
   readonly realisation: Realisation;
@@ -35,7 +38,12 @@ function timesOf(run: RunResult, genTokens: number): Times {
   return { prefillSeconds, decodeSeconds, totalSeconds, genTokensPerSecond: genTokens / totalSeconds };
 }
 
-export function runDocument({ plan, run, predicted, ...job }: MeasuredJob): RunDocument & { readonly plan: Plan } {
+export function runDocument<P extends MeasuredPlan>({
+  plan,
+  run,
+  predicted,
+  ...job
+}: MeasuredJob<P>): RunDocument & { readonly plan: P } {
   const sequences = job.workload.sequences!;
   const genTokens = run.sequences.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
   const times = timesOf(run, genTokens);
