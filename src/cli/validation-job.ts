@@ -47,7 +47,7 @@ export async function validatePolicy(
       device: device.device,
       workload,
       realisation,
-      predicted: estimateRealised(model, hardware.profile, workload, policy, realisation),
+      predicted: estimateRealised(model, hardware.profile, workload, policy, realisation).whole(),
       run: medianRun(runs),
       environment: { ...hardware.profile.environment, node: process.version, date: new Date().toISOString() },
     });
