@@ -10,9 +10,9 @@
 // several times faster; all models of ordinary sizes have such rows if the buffers begin at multiples of 16.
 //
 // Determinism: an output element's bits never depend on which rows share its launch, on how rows are split into pieces or
-// pages, or on timing (no atomics). They do depend on the number of tokens where that chooses the kernel: matmul takes one kernel up
-// to kFewTokens tokens and others above, which add in different orders; and prefillAttention and decodeAttention differ. Against
-// the CPU: element-wise operations and 4-bit storage give the same values but for fused multiply-adds and the functions of
+// pages, or on timing (no atomics). They do depend on the number of tokens where that chooses the kernel, because kernels add in
+// different orders: matmul has one for up to kFewTokens tokens, one for up to kSomeTokens and one for more; and
+// prefillAttention and decodeAttention differ. Against the CPU: element-wise operations and 4-bit storage give the same values but for fused multiply-adds and the functions of
 // the CUDA math library; matmul and prefill attention round what they multiply to 16 bits (each says how).
 #pragma once
 
@@ -74,8 +74,8 @@ void rope(Stream stream, const int32_t* positions, const float* inverseFrequenci
 
 // ---- Products ------------------------------------------------------------------------------------------------------------
 
-// The most tokens that share one pass over the weights by the kernel that is bound by reading them.
-constexpr int64_t kFewTokens = 16;
+// Up to kFewTokens tokens matmul is bound by reading the weights, up to kSomeTokens it is cut finer to fill the GPU.
+constexpr int64_t kFewTokens = 16, kSomeTokens = 64;
 
 // Matmuls take x in the type that is multiplied, rows padded with zeros:
 //   weights      x is
@@ -122,7 +122,8 @@ void repeatRow(Stream stream, const float* row, int64_t size, int64_t count, int
 
 // ---- Attention -----------------------------------------------------------------------------------------------------------
 
-// The KV cache of one sequence in one layer: row p is at pages[p / pageRows] + p % pageRows * kvRowBytes.
+// The KV cache of one sequence in one layer: row p is at pages[p / pageRows] + p % pageRows * kvRowBytes. Pages begin at multiples
+// of 16 bytes where a KV row is a multiple of 16, of 4 otherwise.
 struct AttentionSequence {
   const std::byte* const* pages;
   const float* q;  // [numQueries, qStride]
