@@ -226,6 +226,7 @@ EngineConfig engineConfigFrom(const Napi::Object& object) {
   config.cpuToGpuRate = numberField(rates, "cpuToGpu");
   config.gpuToCpuRate = numberField(rates, "gpuToCpu");
   config.spillDirectory = stringField(object, "spillDirectory");
+  config.quantizationCache = stringField(object, "quantizationCache");
   config.model = modelFrom(objectField(object, "model"));
   const Napi::Array tensors = arrayField(object, "tensors");
   for (uint32_t n = 0; n < tensors.Length(); ++n) config.tensors.push_back(tensorFrom(element(tensors, n, "tensors")));

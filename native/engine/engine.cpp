@@ -59,7 +59,8 @@ struct Engine::Loaded {
         pool(config.numThreads),
         device(makeOther ? makeOther(config, pool, budgets)
                          : makeDevice(config.device, pool, budgets, config.cpuToGpuRate, config.gpuToCpuRate)),
-        weights(config.model, config.tensors, {config.weightBits, config.spillDirectory}, *device, budgets, pool),
+        weights(config.model, config.tensors,
+                {config.weightBits, config.spillDirectory, config.quantizationCache}, *device, budgets, pool),
         layers(config.model, weights),
         context{config, weights, layers, pool, *device, io, budgets} {}
 

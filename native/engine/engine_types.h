@@ -18,6 +18,7 @@ struct EngineConfig {
   PerTier<int64_t> capacityBytes;
   double cpuToGpuRate, gpuToCpuRate;  // bytes per second, emulated device only
   std::string spillDirectory;
+  std::string quantizationCache;  // file for 4-bit weights that outlives the engine; "": none
   ModelShape model;
   std::vector<TensorSource> tensors;
   int64_t gpuBatchSize, numGpuBatches;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "quant/int4_fit.h"
 
 namespace flexplan {
 namespace {
@@ -44,10 +45,39 @@ WeightLoader::WeightLoader(Weights& weights, const ModelShape& shape, const std:
 void WeightLoader::load() {
   plan();
   takeMemory();
-  for (const Planned& planned : planned_) loadMatrix(planned);
+  loadMatrices();
   for (const TensorSource& source : tensors_) {
     if (isVector(source)) loadVector(source);
   }
+  if (cache_ && quantizedRows_ != QuantizedRows::kToSpill) weights_.quantizedFile_ = cache_->takeFile();
+}
+
+void WeightLoader::loadMatrices() {
+  const std::vector<std::string> versions = fileVersions();
+  for (const Planned& planned : planned_) {
+    if (planned.isQuantized() && quantizedRows_ == QuantizedRows::kFromCache) {
+      if (loadCached(planned)) continue;
+      replaceCache();
+      return loadMatrices();
+    }
+    loadMatrix(planned);
+  }
+  if (quantizedRows_ == QuantizedRows::kToCache) finishCache(versions);
+}
+
+// The file's content is not what it was. What has been loaded from it was right, but a new file needs every matrix.
+void WeightLoader::replaceCache() {
+  cache_->remove();
+  if (!cache_->create())
+    throw Error(ErrorCode::kBadInput, "expected the 4-bit weights in " + options_.quantizationCache +
+                                          " to be whole, got a wrong checksum, and no file can be put in their place; "
+                                          "choose another place for them or run without");
+  quantizedRows_ = QuantizedRows::kToCache;
+}
+
+// A cache file whose sources changed while they were read would belong to neither state of them.
+void WeightLoader::finishCache(const std::vector<std::string>& versionsBefore) {
+  if (fileVersions() == versionsBefore) cache_->publish();
 }
 
 void WeightLoader::plan() {
@@ -68,7 +98,58 @@ void WeightLoader::plan() {
       planMatrix(source, file->second);
     }
   }
+  placeQuantized();
   for (LayerWeights& layer : weights_.layers_) layOut(layer);
+}
+
+// Chooses the file that has the disk rows of quantized matrices, and where in it.
+void WeightLoader::placeQuantized() {
+  std::vector<int64_t> bytes;
+  for (const Planned& planned : planned_)
+    if (planned.isQuantized()) bytes.push_back(planned.matrix().rows * planned.matrix().rowBytes);
+  if (bytes.empty()) return;
+  if (!options_.quantizationCache.empty() && !anyFileIsFresh()) {
+    cache_.emplace(options_.quantizationCache, cacheIdentity(), bytes);
+    if (cache_->open()) quantizedRows_ = QuantizedRows::kFromCache;
+    else if (cache_->create()) quantizedRows_ = QuantizedRows::kToCache;
+  }
+  int64_t spillEnd = 0;
+  for (const Planned& planned : planned_) {
+    if (!planned.isQuantized()) continue;
+    Matrix& matrix = planned.matrix();
+    const int64_t diskBytes = matrix.tierBytes(Tier::kDisk);
+    matrix.homeOffset[Tier::kDisk] =
+        quantizedRows_ == QuantizedRows::kToSpill
+            ? spillEnd
+            : cache_->offset(planned.quantizedIndex) + (matrix.rows - matrix.tierRows[Tier::kDisk]) * matrix.rowBytes;
+    spillEnd += roundUp(diskBytes, kPage);
+  }
+  quantizedDiskBytes_ = spillEnd;
+}
+
+// Everything that the cache's bytes depend on.
+std::string WeightLoader::cacheIdentity() const {
+  std::string text = "flexplan 4-bit weights, quantizer " + std::to_string(kInt4FitVersion) + "\n";
+  for (const auto& [path, file] : weights_.files_)
+    text += path.substr(path.rfind('/') + 1) + " " + file.version() + "\n";
+  for (const Planned& planned : planned_) {
+    if (!planned.isQuantized()) continue;
+    const TensorSource& source = *planned.source;
+    text += std::to_string(source.layer) + " " + source.role + " " + std::to_string(static_cast<int>(source.dtype)) +
+            " " + std::to_string(source.rows) + " " + std::to_string(source.cols) + " " +
+            std::to_string(source.byteOffset) + " " + source.path.substr(source.path.rfind('/') + 1) + "\n";
+  }
+  return text;
+}
+
+bool WeightLoader::anyFileIsFresh() const {
+  return std::ranges::any_of(weights_.files_, [](const auto& entry) { return entry.second.isFresh(); });
+}
+
+std::vector<std::string> WeightLoader::fileVersions() const {
+  std::vector<std::string> versions;
+  for (const auto& [path, file] : weights_.files_) versions.push_back(file.version());
+  return versions;
 }
 
 void WeightLoader::planMatrix(const TensorSource& source, const DirectFile& file) {
@@ -85,16 +166,12 @@ void WeightLoader::planMatrix(const TensorSource& source, const DirectFile& file
   matrix.rowBytes = static_cast<int64_t>(rowBytes(matrix.dtype, source.cols));
   matrix.tierRows = {{source.gpuRows, source.cpuRows, source.rows - source.gpuRows - source.cpuRows}};
   matrix.isTable = isTable(source.role);
-  matrix.file = quantize ? &weights_.spill_ : &file;
+  matrix.file = quantize ? &weights_.quantizedFile_ : &file;
   matrix.homeOffset[Tier::kDisk] = source.byteOffset + (source.gpuRows + source.cpuRows) * fileRowBytes(source);
-  if (quantize) {
-    matrix.homeOffset[Tier::kDisk] = spillBytes_;
-    spillBytes_ += roundUp(matrix.tierBytes(Tier::kDisk), kPage);
-  } else {
-    filedDiskBytes_ += matrix.tierBytes(Tier::kDisk);
-  }
+  if (!quantize) filedDiskBytes_ += matrix.tierBytes(Tier::kDisk);
   LayerWeights& layer = weights_.layers_[static_cast<size_t>(source.layer)];
-  planned_.push_back({&source, &file, &layer, layer.matrices.size()});
+  planned_.push_back({&source, &file, &layer, layer.matrices.size(), numQuantized_});
+  if (quantize) ++numQuantized_;
   layer.matrices.push_back(std::move(matrix));
 }
 
@@ -142,17 +219,17 @@ void WeightLoader::layOutStream(LayerWeights& layer) {
 void WeightLoader::takeMemory() {
   weights_.vectorMemory_ = device_.allocate(vectorFloats_ * kFloatBytes, "biases and norms");
   weights_.placedBytes_[device_.tier()] += vectorFloats_ * kFloatBytes;
-  const int64_t diskBytes = spillBytes_ + filedDiskBytes_;
-  weights_.diskCharge_ = budgets_[Tier::kDisk]->take(diskBytes, "weights");
-  if (spillBytes_ > 0) weights_.spill_ = DirectFile::createSpill(options_.spillDirectory, spillBytes_, "4-bit weights");
+  weights_.diskCharge_ = budgets_[Tier::kDisk]->take(quantizedDiskBytes_ + filedDiskBytes_, "weights");
+  if (quantizedDiskBytes_ > 0 && quantizedRows_ == QuantizedRows::kToSpill)
+    weights_.quantizedFile_ = DirectFile::createSpill(options_.spillDirectory, quantizedDiskBytes_, "4-bit weights");
 
   MemoryBudget& budget = *budgets_[Tier::kCpu];
   staging_ = TierBuffer::onHost(budget, chunkBytes_ + 2 * kPage, "loading", kPageBytes);
   floats_ = TierBuffer::onHost(budget, 2 * chunkBytes_, "loading");
   int64_t packedBytes = 0;
   for (const Planned& planned : planned_) {
-    const Matrix& matrix = planned.layer->matrices[planned.index];
-    if (matrix.dtype != planned.source->dtype)
+    const Matrix& matrix = planned.matrix();
+    if (planned.isQuantized())
       packedBytes =
           std::max(packedBytes, std::min(rowsPerChunk(*planned.source), matrix.rows) * matrix.rowBytes + 2 * kPage);
   }
@@ -163,15 +240,20 @@ int64_t WeightLoader::rowsPerChunk(const TensorSource& source) const {
   return std::max<int64_t>(1, chunkBytes_ / fileRowBytes(source));
 }
 
+// Bytes [offset, offset + bytes) of a file, by way of page-aligned `window`.
+const std::byte* WeightLoader::readWindow(const DirectFile& file, int64_t offset, int64_t bytes, std::byte* window) {
+  IoBatch batch(io_, nullptr);
+  batch.read(file, offset, bytes, window);
+  batch.start(Phase::kPrefill);
+  batch.wait();
+  return window + PageWindow::around(offset, 1).skip;
+}
+
 // Rows [row, row + count) of the file, in the staging buffer.
 const std::byte* WeightLoader::readRows(const TensorSource& source, const DirectFile& file, int64_t row,
                                         int64_t count) {
-  const int64_t offset = source.byteOffset + row * fileRowBytes(source);
-  IoBatch batch(io_, nullptr);
-  batch.read(file, offset, count * fileRowBytes(source), staging_.data());
-  batch.start(Phase::kPrefill);
-  batch.wait();
-  return staging_.data() + PageWindow::around(offset, 1).skip;
+  return readWindow(file, source.byteOffset + row * fileRowBytes(source), count * fileRowBytes(source),
+                    staging_.data());
 }
 
 void WeightLoader::toDevice(std::byte* to, const std::byte* from, int64_t bytes) {
@@ -190,60 +272,87 @@ void WeightLoader::loadVector(const TensorSource& source) {
 }
 
 void WeightLoader::loadMatrix(const Planned& planned) {
-  const Matrix& matrix = planned.layer->matrices[planned.index];
-  loadRows(planned, Tier::kGpu, 0);
-  loadRows(planned, Tier::kCpu, matrix.tierRows[Tier::kGpu]);
-  if (matrix.dtype != planned.source->dtype) spillRows(planned, matrix.rows - matrix.tierRows[Tier::kDisk]);
-}
-
-// Converts `count` rows as filed to the stored form at `out`.
-void WeightLoader::quantize(const Planned& planned, const std::byte* filed, int64_t count, std::byte* out) {
   const TensorSource& source = *planned.source;
-  cpu::toFloat(pool_, source.dtype, filed, count, source.cols, floats_.as<float>());
-  cpu::fitInt4(pool_, floats_.as<float>(), count, source.cols, out);
-}
-
-void WeightLoader::loadRows(const Planned& planned, Tier tier, int64_t firstRow) {
-  const TensorSource& source = *planned.source;
-  const Matrix& matrix = planned.layer->matrices[planned.index];
-  const bool quantized = matrix.dtype != source.dtype;
-  const int64_t numRows = matrix.tierRows[tier];
-  std::byte* home = planned.layer->homes[tier].data() + matrix.homeOffset[tier];
-  for (int64_t row = 0; row < numRows; row += rowsPerChunk(source)) {
-    const int64_t count = std::min(rowsPerChunk(source), numRows - row);
-    const int64_t bytes = count * matrix.rowBytes;
-    const std::byte* from = readRows(source, *planned.file, firstRow + row, count);
-    if (quantized) {
-      quantize(planned, from, count, packed_.data());
-      from = packed_.data();
+  const Matrix& matrix = planned.matrix();
+  const int64_t rowsInMemory = matrix.rows - matrix.tierRows[Tier::kDisk];
+  if (!planned.isQuantized()) {
+    for (int64_t row = 0; row < rowsInMemory; row += rowsPerChunk(source)) {
+      const int64_t count = std::min(rowsPerChunk(source), rowsInMemory - row);
+      place(planned, row, count, readRows(source, *planned.file, row, count));
     }
-    if (tier == Tier::kGpu) {
-      toDevice(home, from, bytes);
-    } else {
-      std::memcpy(home, from, static_cast<size_t>(bytes));
-    }
-    home += bytes;
+  } else if (quantizedRows_ == QuantizedRows::kToCache) {
+    const int64_t position = cache_->offset(planned.quantizedIndex);
+    cache_->setChecksum(planned.quantizedIndex, quantizeRows(planned, 0, matrix.rows, &cache_->file(), position));
+  } else {
+    quantizeRows(planned, 0, rowsInMemory, nullptr, 0);
+    quantizeRows(planned, rowsInMemory, matrix.rows, &weights_.quantizedFile_, matrix.homeOffset[Tier::kDisk]);
   }
 }
 
-// Direct I/O writes whole pages: what is left over after a chunk waits at the front of the packed rows for the next
-// one.
-void WeightLoader::spillRows(const Planned& planned, int64_t firstRow) {
+// False when the file does not have what its checksum says.
+bool WeightLoader::loadCached(const Planned& planned) {
+  const Matrix& matrix = planned.matrix();
+  const TierBuffer& larger = staging_.bytes() >= packed_.bytes() ? staging_ : packed_;
+  const int64_t rowsAtOnce = std::max<int64_t>(1, (larger.bytes() - 2 * kPage) / matrix.rowBytes);
+  const int64_t begin = cache_->offset(planned.quantizedIndex);
+  uint64_t checksum = 0;
+  for (int64_t row = 0; row < matrix.rows; row += rowsAtOnce) {
+    const int64_t count = std::min(rowsAtOnce, matrix.rows - row);
+    const std::byte* const stored =
+        readWindow(cache_->file(), begin + row * matrix.rowBytes, count * matrix.rowBytes, larger.data());
+    checksum += rowsChecksum(pool_, stored, row, count, matrix.rowBytes);
+    place(planned, row, count, stored);
+  }
+  return checksum == cache_->checksum(planned.quantizedIndex);
+}
+
+// Quantizes rows [begin, end), brings those that live in memory home, and writes all of them to `file`, if there is one,
+// from `position` (a page) on. Gives their checksum. Direct I/O writes whole pages: what is left over after a chunk waits
+// at the front of the packed rows for the next one.
+uint64_t WeightLoader::quantizeRows(const Planned& planned, int64_t begin, int64_t end, const DirectFile* file,
+                                    int64_t position) {
   const TensorSource& source = *planned.source;
-  const Matrix& matrix = planned.layer->matrices[planned.index];
-  int64_t offset = matrix.homeOffset[Tier::kDisk];
+  const int64_t rowBytes = planned.matrix().rowBytes;
+  uint64_t checksum = 0;
   int64_t pending = 0;
-  for (int64_t row = firstRow; row < matrix.rows; row += rowsPerChunk(source)) {
-    const int64_t count = std::min(rowsPerChunk(source), matrix.rows - row);
-    quantize(planned, readRows(source, *planned.file, row, count), count, packed_.data() + pending);
-    pending += count * matrix.rowBytes;
-    const bool last = row + count == matrix.rows;
-    const int64_t whole = last ? roundUp(pending, kPage) : roundDown(pending, kPage);
+  for (int64_t row = begin; row < end; row += rowsPerChunk(source)) {
+    const int64_t count = std::min(rowsPerChunk(source), end - row);
+    std::byte* const stored = packed_.data() + pending;
+    cpu::toFloat(pool_, source.dtype, readRows(source, *planned.file, row, count), count, source.cols,
+                 floats_.as<float>());
+    cpu::fitInt4(pool_, floats_.as<float>(), count, source.cols, stored);
+    place(planned, row, count, stored);
+    if (!file) continue;
+    checksum += rowsChecksum(pool_, stored, row, count, rowBytes);
+    pending += count * rowBytes;
+    const int64_t whole = row + count == end ? roundUp(pending, kPage) : roundDown(pending, kPage);
     std::memset(packed_.data() + pending, 0, static_cast<size_t>(std::max<int64_t>(0, whole - pending)));
-    weights_.spill_.write(offset, whole, packed_.data());
-    offset += whole;
+    file->write(position, whole, packed_.data());
+    position += whole;
     pending = std::max<int64_t>(0, pending - whole);
     std::memmove(packed_.data(), packed_.data() + whole, static_cast<size_t>(pending));
+  }
+  return checksum;
+}
+
+// Copies those of rows [row, row + count) that live in memory to their homes. stored: the rows as they are kept.
+void WeightLoader::place(const Planned& planned, int64_t row, int64_t count, const std::byte* stored) {
+  const Matrix& matrix = planned.matrix();
+  int64_t first = 0;
+  for (const Tier tier : {Tier::kGpu, Tier::kCpu}) {
+    const int64_t begin = std::max(row, first), end = std::min(row + count, first + matrix.tierRows[tier]);
+    if (begin < end) {
+      std::byte* const home =
+          planned.layer->homes[tier].data() + matrix.homeOffset[tier] + (begin - first) * matrix.rowBytes;
+      const std::byte* const from = stored + (begin - row) * matrix.rowBytes;
+      const int64_t bytes = (end - begin) * matrix.rowBytes;
+      if (tier == Tier::kGpu) {
+        toDevice(home, from, bytes);
+      } else {
+        std::memcpy(home, from, static_cast<size_t>(bytes));
+      }
+    }
+    first += matrix.tierRows[tier];
   }
 }
 

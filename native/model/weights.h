@@ -65,6 +65,7 @@ class Weights {
   struct Options {
     int weightBits;  // 16: as filed; 4
     std::string spillDirectory;
+    std::string quantizationCache;  // file for 4-bit weights that outlives the engine; "": none
   };
   // Reads everything. Throws Error kBadInput (missing or truncated file, wrong shapes), kOutOfMemory, kNoDiskSpace.
   Weights(const ModelShape& shape, const std::vector<TensorSource>& tensors, const Options& options, Device& device,
@@ -84,7 +85,7 @@ class Weights {
   const bool hasGpuTier_;
   std::vector<LayerWeights> layers_;
   std::map<std::string, DirectFile> files_;
-  DirectFile spill_;
+  DirectFile quantizedFile_;  // the cache, or a spill file with the disk rows
   MemoryBudget::Charge diskCharge_;
   TierBuffer vectorMemory_;
   PerTier<int64_t> placedBytes_{};

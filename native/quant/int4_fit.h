@@ -12,6 +12,8 @@
 
 namespace flexplan {
 
+// Raised whenever some values get other bits than before: files of quantized weights name it.
+constexpr int kInt4FitVersion = 1;
 // Left out at either end, in steps of the line that spans all values.
 constexpr float kInt4FitCuts[] = {0.0f, 0.5f, 1.0f};
 constexpr int kInt4FitRefinements = 2;

@@ -1,8 +1,10 @@
 #include "tier/direct_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -28,6 +30,35 @@ bool makeDirect(int descriptor) {
   const int flags = fcntl(descriptor, F_GETFL);
   return flags >= 0 && fcntl(descriptor, F_SETFL, flags | O_DIRECT) == 0;
 }
+
+std::string unpublishedName(const std::string& path) { return path + ".partial"; }
+
+// Whether `descriptor` still is the file of that name: whoever held the lock before may have published or removed it.
+bool isStillNamed(int descriptor, const std::string& name) {
+  struct stat opened, named;
+  return fstat(descriptor, &opened) == 0 && stat(name.c_str(), &named) == 0 && opened.st_ino == named.st_ino &&
+         opened.st_dev == named.st_dev;
+}
+
+bool syncFolderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool synced = fsync(descriptor) == 0;
+  close(descriptor);
+  return synced;
+}
+
+struct stat statusOf(int descriptor, const std::string& path) {
+  struct stat status;
+  if (fstat(descriptor, &status) != 0)
+    throw Error(ErrorCode::kBadInput,
+                "expected the status of " + path + ", got \"" + reason(errno) + "\"; check the file");
+  return status;
+}
+
+constexpr int64_t kFreshSeconds = 2;
 
 }  // namespace
 
@@ -62,6 +93,27 @@ DirectFile DirectFile::createSpill(const std::string& directory, int64_t bytes, 
   return file;
 }
 
+// What an interrupted writer left is written over by the next one. The lock ends with the process that holds it.
+DirectFile DirectFile::createUnpublished(const std::string& path, int64_t bytes) {
+  const std::string name = unpublishedName(path);
+  const int descriptor = open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor < 0) return {};
+  DirectFile file(descriptor, false, path);
+  if (flock(descriptor, LOCK_EX | LOCK_NB) != 0 || !isStillNamed(descriptor, name)) return {};
+  if (ftruncate(descriptor, 0) != 0 || posix_fallocate(descriptor, 0, bytes) != 0) {
+    unlink(name.c_str());
+    return {};
+  }
+  file.direct_ = makeDirect(descriptor);
+  return file;
+}
+
+bool DirectFile::publish(const std::string& path) {
+  return fsync(descriptor_) == 0 && rename(unpublishedName(path).c_str(), path.c_str()) == 0 && syncFolderOf(path);
+}
+
+void DirectFile::discardUnpublished(const std::string& path) { unlink(unpublishedName(path).c_str()); }
+
 DirectFile::DirectFile(DirectFile&& other) noexcept
     : descriptor_(std::exchange(other.descriptor_, -1)), direct_(other.direct_), path_(std::move(other.path_)) {}
 
@@ -81,12 +133,19 @@ void DirectFile::close() {
   descriptor_ = -1;
 }
 
-int64_t DirectFile::sizeBytes() const {
-  struct stat stats;
-  if (fstat(descriptor_, &stats) != 0)
-    throw Error(ErrorCode::kBadInput,
-                "expected the size of " + path_ + ", got \"" + reason(errno) + "\"; check the file");
-  return static_cast<int64_t>(stats.st_size);
+int64_t DirectFile::sizeBytes() const { return static_cast<int64_t>(statusOf(descriptor_, path_).st_size); }
+
+std::string DirectFile::version() const {
+  const struct stat status = statusOf(descriptor_, path_);
+  const auto time = [](const timespec& at) { return std::to_string(at.tv_sec) + "." + std::to_string(at.tv_nsec); };
+  return std::to_string(status.st_ino) + " " + std::to_string(status.st_size) + " " + time(status.st_mtim) + " " +
+         time(status.st_ctim);
+}
+
+bool DirectFile::isFresh() const {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return statusOf(descriptor_, path_).st_ctim.tv_sec + kFreshSeconds >= now.tv_sec;
 }
 
 void DirectFile::read(int64_t offset, int64_t bytes, int64_t requiredBytes, std::byte* memory) const {

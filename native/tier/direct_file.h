@@ -33,6 +33,15 @@ class DirectFile {
   // happens. `what` names its purpose. Throws Error kNoDiskSpace, or kBadInput when the directory cannot be written to.
   static DirectFile createSpill(const std::string& directory, int64_t bytes, const std::string& what);
 
+  // A file of `bytes` reserved bytes that other processes see under `path` only once publish() has been called; until
+  // then it has another name beside it. Not open (isOpen) where that is impossible: no space, no right to write, or
+  // another process is at work on the same file.
+  static DirectFile createUnpublished(const std::string& path, int64_t bytes);
+  // Makes what was written last, then puts the file in the place of any that is there. Returns whether it could.
+  bool publish(const std::string& path);
+  // Takes the other name of a file away that is not to be published; whoever has it open may go on using it.
+  static void discardUnpublished(const std::string& path);
+
   DirectFile(DirectFile&& other) noexcept;
   DirectFile& operator=(DirectFile&& other) noexcept;
   ~DirectFile();
@@ -44,6 +53,11 @@ class DirectFile {
   void write(int64_t offset, int64_t bytes, const std::byte* memory) const;
 
   int64_t sizeBytes() const;
+  // Changes whenever the file's content may have changed: inode, size, and times of the last changes of content and
+  // status, of which the latter cannot be set back.
+  std::string version() const;
+  // Whether the file was changed in the last moments: another change in the same tick of the clock would not show.
+  bool isFresh() const;
   bool isOpen() const { return descriptor_ >= 0; }
   bool isDirect() const { return direct_; }
   const std::string& path() const { return path_; }

@@ -65,6 +65,16 @@ export async function deviceSettings(request: DeviceRequest): Promise<DeviceSett
   };
 }
 
+/** `--no-quantization-cache` and its limit, as the engine takes them. */
+export function quantizationCache(given: {
+  readonly quantizationCache?: boolean | undefined;
+  readonly quantizationCacheLimit?: number | undefined;
+}): Pick<EngineOptions, 'quantizationCache'> {
+  const { quantizationCacheLimit: limitBytes } = given;
+  if (given.quantizationCache === false) return { quantizationCache: false };
+  return limitBytes === undefined ? {} : { quantizationCache: { limitBytes } };
+}
+
 async function askMachine(wanted: Device | 'auto'): Promise<Device> {
   const { withInstruments } = await import('../engine/instruments.js');
   return withInstruments(async (instruments) => resolveDevice(wanted, await instruments.systemInfo()));

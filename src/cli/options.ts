@@ -108,6 +108,13 @@ export const capacityOptions = {
   cpuMemory: size('--cpu-memory <size>', 'use at most so much RAM'),
   disk: size('--disk <size>', 'use at most so much disk'),
 };
+export const quantizationCacheOptions = {
+  quantizationCache: flag('--no-quantization-cache', 'do not keep 4-bit weights for the next time'),
+  quantizationCacheLimit: size(
+    '--quantization-cache-limit <size>',
+    'keep 4-bit weights only in so much disk (default: half of what is free)',
+  ),
+};
 export const deviceOptions = {
   device: option<Device | 'auto'>(
     '--device <device>',

@@ -14,7 +14,7 @@ import type { Plan } from '../solver/plan.js';
 import { formatSeconds } from '../units.js';
 import { workloadFromSequences } from '../workload/blocks.js';
 import type { Context } from './command.js';
-import type { DeviceRequest, DeviceSettings } from './device.js';
+import { quantizationCache, type DeviceRequest, type DeviceSettings } from './device.js';
 import { recentRate, startProgress } from './progress.js';
 import { checkLengths, checkSameModel, planDevice } from './run-checks.js';
 import { runDocument } from './run-document.js';
@@ -25,6 +25,8 @@ export interface JobRequest extends DeviceRequest {
   readonly overwrite?: boolean | undefined;
   /** Where KV cache and 4-bit weights of the disk tier go: beside the output unless said otherwise. */
   readonly spillDir?: string | undefined;
+  readonly quantizationCache?: boolean | undefined;
+  readonly quantizationCacheLimit?: number | undefined;
 }
 
 export interface FinishedJob {
@@ -61,6 +63,7 @@ export async function runJob(
       folder,
       policy: plan.policy,
       ...device,
+      ...quantizationCache(request),
       spillDirectory: resolve(request.spillDir ?? dirname(request.output)),
       trace,
       signal: context.signal,

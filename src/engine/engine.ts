@@ -10,6 +10,7 @@ import type { Workload } from '../workload/workload.js';
 import type { ModelFolder } from './model-folder.js';
 import type { BytesPerTier, NativeRunResult, NativeSequence, NativeStepEvent } from './native-addon.js';
 import { type EngineResources, nativeEngineConfig } from './native-config.js';
+import { quantizationCachePath, type QuantizationCacheOptions } from './quantization-cache.js';
 import { checkSequences } from './sequences.js';
 import { Worker } from './worker.js';
 
@@ -27,6 +28,11 @@ export interface EngineOptions {
   readonly numThreads?: number;
   /** Where KV cache, activations and 4-bit weights of the disk tier go. Absent: the system's temporary folder. */
   readonly spillDirectory?: string;
+  /**
+   * How 4-bit weights are kept from one engine to the next; false: not at all. Absent: in a file beside the model, where
+   * that is worth it and there is room.
+   */
+  readonly quantizationCache?: QuantizationCacheOptions | false;
   /** Record every task. Absent: false. */
   readonly trace?: boolean;
   readonly signal?: AbortSignal;
@@ -168,8 +174,16 @@ async function resources(options: EngineOptions): Promise<EngineResources> {
     },
     linkBytesPerSecond: linkBytesPerSecond ?? { cpuToGpu: 0, gpuToCpu: 0 },
     spillDirectory,
+    quantizationCache: await cachePath(options),
     trace: options.trace ?? false,
   };
+}
+
+/** A cap of the disk tier is one of the cache, too. */
+async function cachePath({ folder, policy, quantizationCache = {}, capacityBytes }: EngineOptions): Promise<string> {
+  if (policy.weightBits !== 4 || quantizationCache === false) return '';
+  const limitBytes = Math.min(quantizationCache.limitBytes ?? Infinity, capacityBytes?.disk ?? Infinity);
+  return quantizationCachePath(folder, { ...quantizationCache, limitBytes });
 }
 
 /** The plan is what is placed: a difference is a fault of ours, not a silence. */

@@ -64,6 +64,8 @@ export interface NativeEngineConfig {
   readonly linkBytesPerSecond: { readonly cpuToGpu: number; readonly gpuToCpu: number };
   /** Folder for spill files (unlinked as soon as they are open, so nothing stays behind). */
   readonly spillDirectory: string;
+  /** File that keeps 4-bit weights for the next engine; empty: none. */
+  readonly quantizationCache: string;
   readonly model: NativeModel;
   readonly tensors: readonly NativeTensor[];
   readonly gpuBatchSize: number;

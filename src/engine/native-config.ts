@@ -15,6 +15,7 @@ export interface EngineResources {
   readonly capacityBytes: Readonly<Record<Tier, number>>;
   readonly linkBytesPerSecond: { readonly cpuToGpu: number; readonly gpuToCpu: number };
   readonly spillDirectory: string;
+  readonly quantizationCache: string;
   readonly trace: boolean;
 }
 

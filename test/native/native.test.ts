@@ -7,7 +7,15 @@ import { beforeAll, describe, expect, test } from 'vitest';
 
 const run = promisify(execFile);
 const BUILD = fileURLToPath(new URL('../../build/native', import.meta.url));
-const TESTS = ['kernels_test', 'int4_fit_test', 'tier_test', 'engine_test', 'cuda_device_test', 'cuda_kernels_test'];
+const TESTS = [
+  'kernels_test',
+  'int4_fit_test',
+  'tier_test',
+  'engine_test',
+  'quantization_cache_test',
+  'cuda_device_test',
+  'cuda_kernels_test',
+];
 const MINUTES = 60_000;
 
 const configured = existsSync(`${BUILD}/CMakeCache.txt`);

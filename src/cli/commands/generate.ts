@@ -21,6 +21,7 @@ const options = {
   plan: option.text('--plan <file>', 'plan whose policy to run under'),
   logits: option.count('--logits <n>', 'add the full logits of the first n steps to the JSON'),
   ...option.deviceOptions,
+  ...option.quantizationCacheOptions,
   ...option.capacityOptions,
 };
 
@@ -35,7 +36,7 @@ async function settings(given: Options<typeof options>, context: Context): Promi
   const { openModelFolder } = await import('../../engine/model-folder.js');
   const { loadTokenizer } = await import('../../engine/tokenizer.js');
   const { chosenPolicy } = await import('../documents.js');
-  const { deviceSettings } = await import('../device.js');
+  const { deviceSettings, quantizationCache } = await import('../device.js');
   const folder = await openModelFolder(given.model);
   const tokenizer = await loadTokenizer(folder.path);
   const policy = await chosenPolicy(given);
@@ -55,6 +56,7 @@ async function settings(given: Options<typeof options>, context: Context): Promi
     prompts: promptsOf(given),
     signal: context.signal,
     ...(await deviceSettings(given)),
+    ...quantizationCache(given),
     ...(Object.fromEntries(named) as Partial<GenerateOptions>),
   };
 }

@@ -15,6 +15,7 @@ const options = {
   out: option.text('--out <file>', 'write the result with its prediction, for flexplan report'),
   spillDir: option.text('--spill-dir <dir>', "the disk tier's folder (default: that of the output)"),
   ...option.deviceOptions,
+  ...option.quantizationCacheOptions,
   ...option.capacityOptions,
 };
 
