@@ -159,11 +159,11 @@ function overlapBounds(run: Run, isFirst: boolean): Affine[] {
   ];
 }
 
-/** KV cache that is at home in RAM crosses at its own rate where the profile has one; what comes from disk is staged like the rest. */
-function transferSeconds(hardware: HardwareProfile, { task, link, home, bytes, transfers }: Movement): number {
+/** KV cache crosses at its own rate where the profile has one, also that from disk: it passes through the same memory. */
+function transferSeconds(hardware: HardwareProfile, { task, link, bytes, transfers }: Movement): number {
   const { bytesPerSecond, kvCacheBytesPerSecond = bytesPerSecond, latencySeconds } = linkRate(hardware, link)!;
   const isKvCache = task === 'loadKvCache' || task === 'storeKvCache';
-  const rate = isKvCache && home === 'cpu' ? kvCacheBytesPerSecond : bytesPerSecond;
+  const rate = isKvCache ? kvCacheBytesPerSecond : bytesPerSecond;
   return bytes / rate.value + transfers * latencySeconds.value;
 }
 

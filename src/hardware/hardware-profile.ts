@@ -13,7 +13,7 @@ export interface Quantity {
 /** Time of a transfer = latencySeconds + bytes / bytesPerSecond. */
 export interface LinkRate {
   readonly bytesPerSecond: Quantity;
-  /** Of KV cache at home in RAM, where an engine keeps it in slower memory than the rest (pageable, not pinned). Absent: as the rest. */
+  /** Of KV cache, where an engine keeps it in slower memory than the rest (pageable, not pinned). Absent: as the rest. */
   readonly kvCacheBytesPerSecond?: Quantity;
   readonly latencySeconds: Quantity;
 }

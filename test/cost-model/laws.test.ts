@@ -38,6 +38,29 @@ describe('the estimate', () => {
     expect(faster).toBeGreaterThan(30);
   });
 
+  it('never takes KV cache on disk for faster than the same in RAM, also where KV cache crosses slowly', () => {
+    let slower = 0;
+    const kvRate = { kvCacheBytesPerSecond: quantity(1e9) };
+    const pageable = withLink('cpuToGpu', () => kvRate);
+    const share = fc.constantFrom(0, 0.5, 1);
+    fc.assert(
+      fc.property(anyModel, anyPolicy, anyWorkload, share, share, (model, policy, workload, away, attended) => {
+        const secondsWith = (kvCache: { cpu: number; disk: number }) =>
+          estimate(model, pageable, workload, {
+            ...policy,
+            placement: { ...policy.placement, kvCache: { gpu: 1 - away, ...kvCache } },
+            cpuAttentionFraction: attended,
+            diskKvCpuAttentionFraction: attended,
+          }).totalSeconds;
+        const inRam = secondsWith({ cpu: away, disk: 0 });
+        const onDisk = secondsWith({ cpu: 0, disk: away });
+        expect(inRam).toBeLessThanOrEqual(onDisk * EQUAL);
+        if (inRam < onDisk / EQUAL) slower++;
+      }),
+    );
+    expect(slower).toBeGreaterThan(10);
+  });
+
   it('scales with all rates: a machine k times as fast takes a k-th of the time', () => {
     const slow = machine();
     const times = (rate: { value: number }, factor: number) => quantity(rate.value * factor);
