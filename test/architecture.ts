@@ -37,6 +37,7 @@ const BROWSER_MODULES = [...BASE, ...PLANNING, 'cost-model', 'solver', 'simulato
 /** Package (or prefix) -> the only places that may import it. */
 const PACKAGE_HOMES: Readonly<Record<string, RegExp>> = {
   'glpk.js': /^src\/solver\/glpk\.ts$/,
+  '#glpk': /^src\/solver\/glpk\.ts$/,
   mathjs: /^src\/cost-model\/calibration\.ts$/,
   'chart.js': /^src\/report\//,
   'chartjs-node-canvas': /^src\/report\//,

@@ -22,7 +22,8 @@ export type GlpkInstance = Omit<NodeGlpk, 'solve' | 'write'> & {
 };
 export type GlpkLoader = () => Promise<{ readonly default: () => Promise<GlpkInstance> }>;
 
-const loadNodeEntry: GlpkLoader = () => import('glpk.js/node');
+/** `imports` of package.json: the entry for Node, or, in a bundle for browsers, the one for them. */
+const loadEntry: GlpkLoader = () => import('#glpk');
 
 const columnName = (column: number): string => `x${column}`;
 const rowName = (row: number): string => `r${row}`;
@@ -120,7 +121,7 @@ class GlpkSolver implements LinearSolver {
   }
 }
 
-/** A GLPK solver. `load` imports an entry of glpk.js; browsers pass `() => import('glpk.js')`. */
-export function createGlpkSolver(load: GlpkLoader = loadNodeEntry): LinearSolver {
+/** A GLPK solver. `load` imports an entry of glpk.js. */
+export function createGlpkSolver(load: GlpkLoader = loadEntry): LinearSolver {
   return new GlpkSolver(load);
 }
