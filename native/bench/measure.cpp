@@ -8,6 +8,7 @@
 #include <thread>
 #include <unistd.h>
 
+#include "bench/operands.h"
 #include "core/aligned_buffer.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
@@ -19,16 +20,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int64_t kFillGrain = int64_t{1} << 20;
 constexpr int64_t kReadGrain = int64_t{4} << 20;
-
-void expectPositive(const char* name, int64_t value) {
-  if (value < 1)
-    throw Error(ErrorCode::kBadInput, std::string("expected ") + name + " of at least 1, got " + std::to_string(value) +
-                                          "; give a larger one");
-}
-
-size_t size(int64_t value) { return static_cast<size_t>(value); }
 
 // Bytes that certainly push everything else out of the last-level cache.
 int64_t cacheSpillBytes() {
@@ -53,38 +45,6 @@ uint32_t busyWork() {
 
 // Copies of an operand that must take turns so that each is out of the cache when its turn comes.
 int64_t numCopies(int64_t bytes) { return cacheSpillBytes() / bytes + 2; }
-
-// Whole, small, repeatable numbers in [-1, 1): no NaN, no subnormals.
-void fillValues(float* values, int64_t count) {
-  uint32_t state = 1;
-  for (int64_t i = 0; i < count; ++i) {
-    state = state * 1664525u + 1013904223u;
-    values[i] = static_cast<float>(static_cast<int32_t>(state) >> 8) * 0x1p-23f;
-  }
-}
-
-AlignedBuffer randomFloats(int64_t count) {
-  AlignedBuffer buffer(size(count) * sizeof(float));
-  fillValues(buffer.as<float>(), count);
-  return buffer;
-}
-
-// `copies` of `rows` x `cols` values as stored, one after the other, touched first by the threads that may read them.
-AlignedBuffer storedCopies(ThreadPool& pool, DataType type, int64_t rows, int64_t cols, int64_t copies) {
-  const auto stride = static_cast<int64_t>(rowBytes(type, cols));
-  const int64_t bytes = rows * stride;
-  AlignedBuffer buffer(size(bytes * copies));
-  constexpr int64_t kDistinctRows = 64;
-  const int64_t distinct = std::min(rows, kDistinctRows);
-  const AlignedBuffer values = randomFloats(distinct * cols);
-  AlignedBuffer encoded(size(distinct * stride));
-  cpu::fromFloat(pool, type, values.as<float>(), distinct, cols, encoded.data());
-  pool.parallelFor(rows * copies, std::max<int64_t>(1, kFillGrain / stride), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row)
-      std::memcpy(buffer.data() + row * stride, encoded.data() + row % distinct * stride, size(stride));
-  });
-  return buffer;
-}
 
 // Times body(i) for i = 0 .. repetitions - 1, after two calls that are not timed.
 template <typename Body>

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "bench/measure.h"
+#include "bench/measure_device.h"
 #include "bench/measure_engine.h"
 #include "binding/convert.h"
 #include "binding/job.h"
@@ -46,6 +47,15 @@ Napi::Value measure(const Napi::CallbackInfo& info, const Prepare& prepare) {
   }
 }
 
+struct CommonFields {
+  DeviceKind device;
+  int repetitions, numThreads;
+};
+CommonFields commonFields(const Napi::Object& options) {
+  const auto device = options.Has("device") ? deviceFrom(stringField(options, "device")) : DeviceKind::kCpu;
+  return {device, intField(options, "repetitions"), intField(options, "numThreads")};
+}
+
 bench::AttentionSetting attentionSetting(const Napi::Object& options) {
   return {stringField(options, "phase") == "prefill" ? bench::Phase::kPrefill : bench::Phase::kDecode,
           integerField(options, "sequences"),
@@ -75,26 +85,31 @@ Napi::Object makeMeasurements(Napi::Env env) {
     object.Set(name, Napi::Function::New(
                          env, [prepare](const Napi::CallbackInfo& info) { return measure(info, prepare); }, name));
   };
-  add("memoryRead", [](const Napi::Object& options) {
-    return
-        [bytes = integerField(options, "bytes"), repetitions = intField(options, "repetitions"),
-         threads = intField(options, "numThreads")] { return bench::measureMemoryRead(bytes, repetitions, threads); };
+  add("memoryRead", [](const Napi::Object& options) -> std::function<Samples()> {
+    const int64_t bytes = integerField(options, "bytes");
+    const auto [device, repetitions, threads] = commonFields(options);
+    if (device != DeviceKind::kCpu)
+      return [=] { return bench::DeviceMeter(device).memoryCopy(bytes, repetitions); };
+    return [=] { return bench::measureMemoryRead(bytes, repetitions, threads); };
   });
-  add("matmul", [](const Napi::Object& options) {
+  add("matmul", [](const Napi::Object& options) -> std::function<Samples()> {
     const bench::MatmulSetting setting{integerField(options, "tokens"), integerField(options, "rows"),
                                        integerField(options, "cols"), storedType(options, "weightBits")};
-    return [setting, repetitions = intField(options, "repetitions"), threads = intField(options, "numThreads")] {
-      return bench::measureMatmul(setting, repetitions, threads);
-    };
+    const auto [device, repetitions, threads] = commonFields(options);
+    if (device != DeviceKind::kCpu) return [=] { return bench::DeviceMeter(device).matmul(setting, repetitions); };
+    return [=] { return bench::measureMatmul(setting, repetitions, threads); };
   });
-  add("attention", [](const Napi::Object& options) {
-    return
-        [setting = attentionSetting(options), repetitions = intField(options, "repetitions"),
-         threads = intField(options, "numThreads")] { return bench::measureAttention(setting, repetitions, threads); };
+  add("attention", [](const Napi::Object& options) -> std::function<Samples()> {
+    const bench::AttentionSetting setting = attentionSetting(options);
+    const auto [device, repetitions, threads] = commonFields(options);
+    if (device != DeviceKind::kCpu) return [=] { return bench::DeviceMeter(device).attention(setting, repetitions); };
+    return [=] { return bench::measureAttention(setting, repetitions, threads); };
   });
-  add("launch", [](const Napi::Object& options) {
-    return [pause = numberField(options, "pauseSeconds"), repetitions = intField(options, "repetitions"),
-            threads = intField(options, "numThreads")] { return bench::measureLaunch(pause, repetitions, threads); };
+  add("launch", [](const Napi::Object& options) -> std::function<Samples()> {
+    const double pause = numberField(options, "pauseSeconds");
+    const auto [device, repetitions, threads] = commonFields(options);
+    if (device != DeviceKind::kCpu) return [=] { return bench::DeviceMeter(device).launch(pause, repetitions); };
+    return [=] { return bench::measureLaunch(pause, repetitions, threads); };
   });
   add("task", [](const Napi::Object& options) {
     return [repetitions = intField(options, "repetitions")] { return bench::measureTask(repetitions); };

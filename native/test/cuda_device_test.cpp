@@ -6,6 +6,7 @@
 #include <numeric>
 #include <thread>
 
+#include "bench/measure_device.h"
 #include "core/error.h"
 #include "core/half.h"
 #include "cuda/arena.h"
@@ -372,6 +373,35 @@ void testMatmul(Checks& check, const char* cublas) {
   setenv("FLEXPLAN_CUBLAS", "0", 1);
 }
 
+// The profiler's measurements keep the device's rules, and count the work that they say.
+void testMeter(Checks& check) {
+  FakeMachine& machine = freshMachine();
+  {
+    bench::DeviceMeter meter(DeviceKind::kCuda);
+    const auto isGood = [](const bench::Samples& samples, double work) {
+      return samples.work == work && samples.seconds.size() == 2 &&
+             std::ranges::all_of(samples.seconds, [](double seconds) { return seconds > 0; });
+    };
+    check.that(isGood(meter.memoryCopy(kMiB, 2), 2.0 * kMiB), "meter: memory");
+    for (const DataType type : {DataType::kFloat16, DataType::kInt4})
+      for (const int64_t tokens : {1, 40})
+        check.that(isGood(meter.matmul({tokens, 1024, 8192, type}, 2), 2.0 * static_cast<double>(tokens) * 1024 * 8192),
+                   "meter: matmul");
+    for (const DataType type : {DataType::kFloat16, DataType::kInt4}) {
+      const double kvBytes = 4.0 * 300 * static_cast<double>(cpu::kvRowBytes(type, 8, 64));
+      check.that(isGood(meter.attention({bench::Phase::kDecode, 4, 300, 16, 8, 64, type}, 2), kvBytes), "meter: decode");
+    }
+    check.that(isGood(meter.attention({bench::Phase::kPrefill, 2, 20, 4, 2, 64, DataType::kFloat16}, 2),
+                      4.0 * 2 * 4 * 64 * 20 * 21 / 2),
+               "meter: prefill");
+    check.that(isGood(meter.launch(0, 2), 200) && isGood(meter.launch(1e-4, 2), 1), "meter: launches");
+    check.that(contains(messageOf([&] { meter.matmul({0, 1, 1, DataType::kFloat16}, 2); }), "bad-input"),
+               "meter: no tokens");
+  }
+  checkMachine(check, "meter");
+  check.that(machine.numLaunches > 600, "meter: launches are counted");
+}
+
 }  // namespace
 }  // namespace flexplan::test
 
@@ -390,6 +420,7 @@ int main(int argc, char** argv) {
   testNoDevice(check);
   testMatmul(check, "0");
   testMatmul(check, FLEXPLAN_FAKE_CUBLAS);
+  testMeter(check);
   testCudaEngine(check, numPolicies);
   return check.finish();
 }

@@ -166,36 +166,46 @@ export interface NativeSamples {
   readonly work: number;
 }
 
+/** What computes; absent: the CPU. Of a GPU, seconds are those of one operation among many that are queued together. */
+interface OnDevice {
+  readonly device?: 'cpu' | 'cuda';
+}
+
 export interface NativeMeasurements {
-  memoryRead(options: { bytes: number; repetitions: number; numThreads: number }): Promise<NativeSamples>;
+  /** The CPU reads `bytes`; a GPU copies them inside its memory, which is twice the work. work = bytes read and written. */
+  memoryRead(options: OnDevice & { bytes: number; repetitions: number; numThreads: number }): Promise<NativeSamples>;
   /** One launch of `tokens` rows against weight matrices [rows, cols], rotating over enough of them to defeat the caches. work = FLOPs. */
-  matmul(options: {
-    tokens: number;
-    rows: number;
-    cols: number;
-    dtype: FileDataType;
-    weightBits: 16 | 4;
-    repetitions: number;
-    numThreads: number;
-  }): Promise<NativeSamples>;
+  matmul(
+    options: OnDevice & {
+      tokens: number;
+      rows: number;
+      cols: number;
+      dtype: FileDataType;
+      weightBits: 16 | 4;
+      repetitions: number;
+      numThreads: number;
+    },
+  ): Promise<NativeSamples>;
   /** Prefill: work = FLOPs; decode: work = KV bytes read. */
-  attention(options: {
-    phase: 'prefill' | 'decode';
-    sequences: number;
-    tokens: number;
-    numHeads: number;
-    numKvHeads: number;
-    headDim: number;
-    dtype: FileDataType;
-    kvCacheBits: 16 | 4;
-    repetitions: number;
-    numThreads: number;
-  }): Promise<NativeSamples>;
+  attention(
+    options: OnDevice & {
+      phase: 'prefill' | 'decode';
+      sequences: number;
+      tokens: number;
+      numHeads: number;
+      numKvHeads: number;
+      headDim: number;
+      dtype: FileDataType;
+      kvCacheBits: 16 | 4;
+      repetitions: number;
+      numThreads: number;
+    },
+  ): Promise<NativeSamples>;
   /**
    * What parallel loops cost beyond their work: many in a row, or with a pause one after the threads have parked, as when a
    * task has waited for its inputs. work = launches.
    */
-  launch(options: { pauseSeconds: number; repetitions: number; numThreads: number }): Promise<NativeSamples>;
+  launch(options: OnDevice & { pauseSeconds: number; repetitions: number; numThreads: number }): Promise<NativeSamples>;
   /** A task handed from one scheduler thread to another and back; work = hand-overs of one repetition. */
   task(options: { repetitions: number }): Promise<NativeSamples>;
   /** Direct reads of `requestBytes` at a time, as the engine does them, page cache out of the way. work = bytes. */

@@ -2,7 +2,7 @@
 import type { Instruments } from '../engine/instruments.js';
 import type { FileDataType, NativeSamples } from '../engine/native-addon.js';
 import type { ComputeRates, MatmulPoint, Quantity } from '../hardware/hardware-profile.js';
-import { ATTENTION, DECODE_ATTENTION, MATMUL_COLS, MATMUL_ROWS, PREFILL_ATTENTION, type Effort } from './effort.js';
+import { SHAPES, type ComputingDevice, type Effort } from './effort.js';
 import { measured, median } from './statistics.js';
 
 /** Announces a measurement and refuses to start it once the user has interrupted. */
@@ -21,20 +21,29 @@ function rateOf({ seconds, work }: NativeSamples, overheadSeconds = 0, note?: st
 async function measureMatmul(
   instruments: Instruments,
   step: Step,
-  options: { tokens: readonly number[]; weightBits: 16 | 4; dtype: FileDataType; launch: number; effort: Effort },
+  options: {
+    device: ComputingDevice;
+    tokens: readonly number[];
+    weightBits: 16 | 4;
+    dtype: FileDataType;
+    launch: number;
+    effort: Effort;
+  },
 ): Promise<MatmulPoint[]> {
   const points: MatmulPoint[] = [];
   for (const tokens of options.tokens) {
-    const samples = await step(`matmul, ${options.weightBits}-bit weights, ${tokens} tokens`, () =>
-      instruments.matmul({
-        tokens,
-        rows: MATMUL_ROWS,
-        cols: MATMUL_COLS,
-        dtype: options.dtype,
-        weightBits: options.weightBits,
-        repetitions: options.effort.matmulRepetitions,
-        numThreads: 0,
-      }),
+    const samples = await step(
+      `${nameOf(options.device)}matmul, ${options.weightBits}-bit weights, ${tokens} tokens`,
+      () =>
+        instruments.matmul({
+          device: options.device,
+          tokens,
+          ...SHAPES[options.device].matrix,
+          dtype: options.dtype,
+          weightBits: options.weightBits,
+          repetitions: options.effort.matmulRepetitions,
+          numThreads: 0,
+        }),
     );
     points.push({ tokens, flopsPerSecond: rateOf(samples, options.launch) });
   }
@@ -44,19 +53,31 @@ async function measureMatmul(
 function attention(
   instruments: Instruments,
   step: Step,
-  shape: { phase: 'prefill' | 'decode'; kvCacheBits: 16 | 4; dtype: FileDataType; repetitions: number },
+  shape: {
+    device: ComputingDevice;
+    phase: 'prefill' | 'decode';
+    kvCacheBits: 16 | 4;
+    dtype: FileDataType;
+    repetitions: number;
+  },
 ): Promise<NativeSamples> {
-  const lengths = shape.phase === 'prefill' ? PREFILL_ATTENTION : DECODE_ATTENTION;
-  return step(`${shape.phase} attention, ${shape.kvCacheBits}-bit KV cache`, () =>
-    instruments.attention({ ...ATTENTION, ...lengths, ...shape, numThreads: 0 }),
+  const { heads, [shape.phase]: lengths } = SHAPES[shape.device];
+  return step(`${nameOf(shape.device)}${shape.phase} attention, ${shape.kvCacheBits}-bit KV cache`, () =>
+    instruments.attention({ ...heads, ...lengths, ...shape, numThreads: 0 }),
   );
 }
 
+/** Where it matters which of two devices is measured. */
+function nameOf(device: ComputingDevice): string {
+  return device === 'cuda' ? 'GPU: ' : '';
+}
+
 /** Number of measurements that `measureCompute` announces. */
-export function computeSteps(effort: Effort): number {
+export function computeSteps(effort: Effort, device: ComputingDevice): number {
   const single = ['launch', 'wake', 'memoryRead', 'prefill attention', 'decode attention', 'decode attention 4-bit']
     .length;
-  return single + effort.matmulTokens.length + effort.matmul4BitTokens.length;
+  const { matmulTokens, matmul4BitTokens } = effort.compute[device];
+  return single + matmulTokens.length + matmul4BitTokens.length;
 }
 
 export async function measureCompute(
@@ -64,29 +85,28 @@ export async function measureCompute(
   step: Step,
   effort: Effort,
   dtype: FileDataType,
+  device: ComputingDevice,
 ): Promise<ComputeRates> {
   const { repetitions } = effort;
+  const { memoryBytes, matmulTokens, matmul4BitTokens } = effort.compute[device];
   const launch = (title: string, pauseSeconds: number) =>
-    step(title, () =>
-      instruments.launch({ pauseSeconds, repetitions: repetitions * LAUNCH_REPETITIONS, numThreads: 0 }),
+    step(nameOf(device) + title, () =>
+      instruments.launch({ device, pauseSeconds, repetitions: repetitions * LAUNCH_REPETITIONS, numThreads: 0 }),
     );
   const launches = await launch('launch', 0);
   const launchSeconds = median(launches.seconds) / launches.work;
   const wakes = await launch('launch after a wait', WAIT_SECONDS);
   const wakeSeconds = Math.max(0, median(wakes.seconds) / wakes.work - launchSeconds);
-  const memory = await step('memory bandwidth', () =>
-    instruments.memoryRead({ bytes: effort.memoryBytes, repetitions, numThreads: 0 }),
+  const memory = await step(`${nameOf(device)}memory bandwidth`, () =>
+    instruments.memoryRead({ device, bytes: memoryBytes, repetitions, numThreads: 0 }),
   );
-  const common = { dtype, launch: launchSeconds, effort };
-  const matmul = await measureMatmul(instruments, step, { ...common, tokens: effort.matmulTokens, weightBits: 16 });
-  const matmul4Bit = await measureMatmul(instruments, step, {
-    ...common,
-    tokens: effort.matmul4BitTokens,
-    weightBits: 4,
-  });
-  const prefill = await attention(instruments, step, { phase: 'prefill', kvCacheBits: 16, dtype, repetitions });
-  const decode = await attention(instruments, step, { phase: 'decode', kvCacheBits: 16, dtype, repetitions });
-  const decode4Bit = await attention(instruments, step, { phase: 'decode', kvCacheBits: 4, dtype, repetitions });
+  const products = { device, dtype, launch: launchSeconds, effort };
+  const matmul = await measureMatmul(instruments, step, { ...products, tokens: matmulTokens, weightBits: 16 });
+  const matmul4Bit = await measureMatmul(instruments, step, { ...products, tokens: matmul4BitTokens, weightBits: 4 });
+  const shape = { device, dtype, repetitions };
+  const prefill = await attention(instruments, step, { ...shape, phase: 'prefill', kvCacheBits: 16 });
+  const decode = await attention(instruments, step, { ...shape, phase: 'decode', kvCacheBits: 16 });
+  const decode4Bit = await attention(instruments, step, { ...shape, phase: 'decode', kvCacheBits: 4 });
   return {
     matmul,
     matmul4Bit,

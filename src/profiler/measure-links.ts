@@ -2,7 +2,13 @@
 import type { Instruments } from '../engine/instruments.js';
 import type { NativeSamples } from '../engine/native-addon.js';
 import type { LinkRate } from '../hardware/hardware-profile.js';
-import { LARGEST_DISK_REQUEST_BYTES, LINK_SIZES_BYTES, LONGEST_LINK_COPY_SECONDS, type Effort } from './effort.js';
+import {
+  CUDA_LINK_SIZES_BYTES,
+  LARGEST_DISK_REQUEST_BYTES,
+  LINK_SIZES_BYTES,
+  LONGEST_LINK_COPY_SECONDS,
+  type Effort,
+} from './effort.js';
 import { fitLink } from './fit-link.js';
 import type { Step } from './measure-compute.js';
 import { formatBytes } from '../units.js';
@@ -52,28 +58,24 @@ export async function measureDisk(
 }
 
 /** The sizes that a link of this rate copies in a bearable time; at least two, or there is no line to fit. */
-export function linkSizes(bytesPerSecond: number): number[] {
+export function linkSizes(device: 'cuda' | 'emulated', bytesPerSecond: number): readonly number[] {
+  if (device === 'cuda') return CUDA_LINK_SIZES_BYTES;
   const most = Math.max(bytesPerSecond * LONGEST_LINK_COPY_SECONDS, LINK_SIZES_BYTES[1]!);
   return LINK_SIZES_BYTES.filter((bytes) => bytes <= most);
 }
 
-export async function measureEmulatedLink(
+/** `linkBytesPerSecond`: what an emulated link is held to. */
+export async function measureGpuLink(
   instruments: Instruments,
   step: Step,
   link: 'cpuToGpu' | 'gpuToCpu',
-  linkBytesPerSecond: number,
+  { device, linkBytesPerSecond }: { device: 'cuda' | 'emulated'; linkBytesPerSecond: number },
   effort: Effort,
 ): Promise<LinkRate> {
   const sizes: SizedSamples[] = [];
-  for (const bytes of linkSizes(linkBytesPerSecond)) {
+  for (const bytes of linkSizes(device, linkBytesPerSecond)) {
     const samples = await step(`${link}, ${formatBytes(bytes)}`, () =>
-      instruments.linkCopy({
-        device: 'emulated',
-        link,
-        linkBytesPerSecond,
-        bytes,
-        repetitions: effort.linkRepetitions,
-      }),
+      instruments.linkCopy({ device, link, linkBytesPerSecond, bytes, repetitions: effort.linkRepetitions }),
     );
     sizes.push({ bytes, samples });
   }

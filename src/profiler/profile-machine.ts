@@ -4,17 +4,20 @@ import type { Instruments } from '../engine/instruments.js';
 import type { NativeSystemInfo } from '../engine/native-addon.js';
 import { checkHardwareProfile } from '../hardware/check-profile.js';
 import type { HardwareProfile, Quantity } from '../hardware/hardware-profile.js';
+import type { Device } from '../tiers.js';
+import { MIB } from '../units.js';
 import { QUICK, THOROUGH, type Effort } from './effort.js';
 import { computeSteps, measureCompute, type Step } from './measure-compute.js';
-import { linkSizes, measureDisk, measureEmulatedLink } from './measure-links.js';
+import { linkSizes, measureDisk, measureGpuLink } from './measure-links.js';
 import { measured, median } from './statistics.js';
 
 export interface ProfileOptions {
   readonly name: string;
-  readonly device: 'cpu' | 'emulated';
+  readonly device: Device;
   readonly quick: boolean;
-  /** Emulated device: size of its arena and rate of each direction of its link. */
-  readonly gpuMemoryBytes: number;
+  /** Emulated device: size of its arena. A real one: a cap below what is free. */
+  readonly gpuMemoryBytes?: number | undefined;
+  /** Emulated device: rate of each direction of its link. */
   readonly linkBytesPerSecond: number;
   /** Where disk rates are measured: the folder that will hold spill files. */
   readonly diskDirectory: string;
@@ -31,6 +34,8 @@ export interface ProfileOptions {
 /** The rest stays with the operating system and with whatever else runs here. */
 const USABLE_SHARE_OF_FREE_MEMORY = 0.9;
 const USABLE_SHARE_OF_FREE_DISK = 0.9;
+/** Besides what is taken at the start: kernels and libraries that the driver loads when they are first used. */
+const GPU_DRIVER_BYTES = 512 * MIB;
 const DTYPE = 'float16';
 
 function stepper(options: ProfileOptions, total: number): Step {
@@ -42,9 +47,10 @@ function stepper(options: ProfileOptions, total: number): Step {
   };
 }
 
-function countSteps(options: ProfileOptions, effort: Effort): number {
-  const links = options.device === 'emulated' ? 2 * linkSizes(options.linkBytesPerSecond).length : 0;
-  return computeSteps(effort) + 1 + 2 * effort.diskTransferBytes.length + links;
+function countSteps({ device, linkBytesPerSecond }: ProfileOptions, effort: Effort): number {
+  const links = device === 'cpu' ? 0 : 2 * linkSizes(device, linkBytesPerSecond).length;
+  const gpu = device === 'cuda' ? computeSteps(effort, 'cuda') : 0;
+  return computeSteps(effort, 'cpu') + gpu + 1 + 2 * effort.diskTransferBytes.length + links;
 }
 
 function capacity(value: number, source: 'measured' | 'set', note: string): Quantity {
@@ -64,7 +70,24 @@ function environment(options: ProfileOptions, system: NativeSystemInfo): Record<
     date: options.date,
     effort: options.quick ? 'quick' : 'thorough',
     ...(options.device === 'emulated' && { linkBytesPerSecond: options.linkBytesPerSecond }),
+    ...(options.device === 'cuda' && gpuEnvironment(system)),
   };
+}
+
+function gpuEnvironment({ cudaDevices: [gpu] }: NativeSystemInfo): Record<string, string | number> {
+  if (!gpu) throw new FlexplanError('no-device', 'expected a CUDA device, got none; use --device cpu or emulated');
+  const { name, computeCapability, totalBytes, freeBytes = totalBytes } = gpu;
+  return { gpuName: name, computeCapability, gpuTotalBytes: totalBytes, gpuFreeBytes: freeBytes };
+}
+
+/** The size of an emulated arena, or what a GPU has free but for what its driver takes as it goes on. */
+function gpuCapacity({ device, gpuMemoryBytes }: ProfileOptions, system: NativeSystemInfo): Quantity | undefined {
+  if (device === 'cpu') return undefined;
+  const [gpu] = device === 'cuda' ? system.cudaDevices : [];
+  const free = gpu && (gpu.freeBytes ?? gpu.totalBytes) - GPU_DRIVER_BYTES;
+  if (free !== undefined && free <= (gpuMemoryBytes ?? Infinity))
+    return capacity(free, 'measured', 'the memory that was free, less 512 MiB for the driver');
+  return capacity(gpuMemoryBytes ?? 0, 'set', device === 'cuda' ? 'capped' : 'size of the emulated arena');
 }
 
 async function measureTask(instruments: Instruments, step: Step, effort: Effort): Promise<Quantity> {
@@ -72,40 +95,48 @@ async function measureTask(instruments: Instruments, step: Step, effort: Effort)
   return measured(median(seconds) / work, seconds);
 }
 
-async function emulatedLinks(instruments: Instruments, step: Step, rate: number, effort: Effort) {
+async function gpuLinks(instruments: Instruments, step: Step, options: ProfileOptions, effort: Effort) {
+  const { device, linkBytesPerSecond } = options;
+  if (device === 'cpu') return {};
+  const link = { device, linkBytesPerSecond };
   return {
-    cpuToGpu: await measureEmulatedLink(instruments, step, 'cpuToGpu', rate, effort),
-    gpuToCpu: await measureEmulatedLink(instruments, step, 'gpuToCpu', rate, effort),
+    cpuToGpu: await measureGpuLink(instruments, step, 'cpuToGpu', link, effort),
+    gpuToCpu: await measureGpuLink(instruments, step, 'gpuToCpu', link, effort),
   };
 }
+
+const DESCRIPTIONS: Readonly<Record<Device, string>> = {
+  cpu: 'Measured on this machine.',
+  cuda: 'Measured on this machine.',
+  emulated: 'Emulated GPU: a capped region of RAM behind rate-limited copies; its kernels run on the CPU.',
+};
 
 /** Every rate is measured here; the profile is checked against its schema before it is handed back. */
 export async function profileMachine(instruments: Instruments, options: ProfileOptions): Promise<HardwareProfile> {
   const effort = options.quick ? QUICK : THOROUGH;
-  const emulated = options.device === 'emulated';
   const step = stepper(options, countSteps(options, effort));
   const system = await instruments.systemInfo();
-  const cpu = await measureCompute(instruments, step, effort, DTYPE);
+  const cpu = await measureCompute(instruments, step, effort, DTYPE, 'cpu');
+  const gpu = options.device === 'cuda' ? await measureCompute(instruments, step, effort, DTYPE, 'cuda') : undefined;
   const taskSeconds = await measureTask(instruments, step, effort);
   const diskToCpu = await measureDisk(instruments, step, 'read', options.diskDirectory, effort);
   const cpuToDisk = await measureDisk(instruments, step, 'write', options.diskDirectory, effort);
-  const gpuLinks = emulated ? await emulatedLinks(instruments, step, options.linkBytesPerSecond, effort) : {};
+  const links = await gpuLinks(instruments, step, options, effort);
+  const gpuBytes = gpuCapacity(options, system);
   const cpuBytes = system.availableMemoryBytes * USABLE_SHARE_OF_FREE_MEMORY;
   const diskBytes = options.diskFreeBytes * USABLE_SHARE_OF_FREE_DISK;
   return checkHardwareProfile({
     schemaVersion: 1,
     name: options.name,
-    description: emulated
-      ? 'Emulated GPU: a capped region of RAM behind rate-limited copies; its kernels run on the CPU.'
-      : 'Measured on this machine.',
+    description: DESCRIPTIONS[options.device],
     device: options.device,
     memory: {
-      ...(emulated && { gpuBytes: capacity(options.gpuMemoryBytes, 'set', 'size of the emulated arena') }),
+      ...(gpuBytes && { gpuBytes }),
       cpuBytes: capacity(cpuBytes, 'measured', '90 % of the memory that was free'),
       diskBytes: capacity(diskBytes, 'measured', '90 % of the space that was free'),
     },
-    links: { ...gpuLinks, diskToCpu, cpuToDisk },
-    compute: { cpu },
+    links: { ...links, diskToCpu, cpuToDisk },
+    compute: { ...(gpu && { gpu }), cpu },
     taskSeconds,
     environment: environment(options, system),
   } satisfies HardwareProfile);

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { profileName } from '../../src/cli/commands/profile.js';
 import type { HardwareProfile } from '../../src/hardware/hardware-profile.js';
 import { documentOf, flexplan, start } from './cli.js';
 import { temporaryFolder } from './temporary-folder.js';
@@ -28,6 +29,12 @@ describe('profile', () => {
     expect(Math.max(...rates.slice(-4))).toBeGreaterThan(rates[0]!);
     expect(outcome.stderr).toContain('measuring');
     expect(outcome.seconds).toBeLessThan(60);
+  });
+
+  it('names the profile of a GPU after it', () => {
+    expect(profileName('NVIDIA H100 80GB HBM3')).toBe('nvidia-h100-80gb-hbm3');
+    expect(profileName('Tesla T4')).toBe('tesla-t4');
+    expect(profileName('GeForce RTX 4090 (mobile)')).toBe('geforce-rtx-4090-mobile');
   });
 
   it('stops at an interrupt with 130, and leaves nothing behind', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { profileMachine, type ProfileOptions } from '../../src/profiler/profile-machine.js';
-import { fakeInstruments, KNOWN } from './fake-instruments.js';
+import { fakeInstruments, GPU_SPEED, KNOWN, KNOWN_GPU } from './fake-instruments.js';
 
 const OPTIONS: ProfileOptions = {
   name: 'known',
@@ -53,10 +53,39 @@ describe('profileMachine', () => {
     expect(profile.environment).not.toHaveProperty('linkBytesPerSecond');
   });
 
-  it.each(['cpu', 'emulated'] as const)('announces as many steps as it takes (%s)', async (device) => {
+  it('measures a GPU beside the CPU, and the link to it as it is', async () => {
+    const machine = fakeInstruments([], [KNOWN_GPU]);
+    const profile = await profileMachine(machine, { ...OPTIONS, device: 'cuda', gpuMemoryBytes: undefined });
+    const { cpu, gpu } = profile.compute;
+    const close = (quantity: { value: number } | undefined, value: number) =>
+      expect(quantity!.value / value).toBeCloseTo(1, 4);
+    close(cpu.memoryBytesPerSecond, KNOWN.memoryBytesPerSecond);
+    close(gpu!.memoryBytesPerSecond, GPU_SPEED * KNOWN.memoryBytesPerSecond);
+    close(gpu!.launchSeconds, KNOWN.launchSeconds / GPU_SPEED);
+    close(gpu!.attentionDecodeBytesPerSecond, GPU_SPEED * KNOWN.decodeBytesPerSecond);
+    for (const { flopsPerSecond } of gpu!.matmul) close(flopsPerSecond, GPU_SPEED * KNOWN.flopsPerSecond);
+    for (const { flopsPerSecond } of gpu!.matmul4Bit!) close(flopsPerSecond, GPU_SPEED * KNOWN.flopsPerSecond4Bit);
+    expect(Math.max(...gpu!.matmul.map(({ tokens }) => tokens))).toBeGreaterThan(1000);
+    close(profile.links.cpuToGpu!.bytesPerSecond, KNOWN.pinnedBytesPerSecond);
+    close(profile.links.gpuToCpu!.latencySeconds, KNOWN.linkLatencySeconds);
+    expect(profile.memory.gpuBytes!.source).toBe('measured');
+    expect(profile.memory.gpuBytes!.value).toBeLessThan(KNOWN_GPU.freeBytes!);
+    expect(profile.memory.gpuBytes!.value).toBeGreaterThan(0.9 * KNOWN_GPU.freeBytes!);
+    expect(profile.environment).toMatchObject({ gpuName: KNOWN_GPU.name, computeCapability: 90 });
+    expect(profile.environment).not.toHaveProperty('linkBytesPerSecond');
+  });
+
+  it('caps a GPU where asked to, and has no other machine in its stead', async () => {
+    const options = { ...OPTIONS, device: 'cuda', gpuMemoryBytes: 4e9 } as const;
+    const capped = await profileMachine(fakeInstruments([], [KNOWN_GPU]), options);
+    expect(capped.memory.gpuBytes).toMatchObject({ value: 4e9, source: 'set' });
+    await expect(profileMachine(fakeInstruments(), options)).rejects.toMatchObject({ code: 'no-device' });
+  });
+
+  it.each(['cpu', 'emulated', 'cuda'] as const)('announces as many steps as it takes (%s)', async (device) => {
     const seen: number[] = [];
     const totals = new Set<number>();
-    await profileMachine(fakeInstruments(), {
+    await profileMachine(fakeInstruments([], [KNOWN_GPU]), {
       ...OPTIONS,
       device,
       onStep: (_title, done, total) => {

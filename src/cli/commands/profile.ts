@@ -11,10 +11,13 @@ const DEFAULT_LINK_BYTES_PER_SECOND = 4 * GB;
 
 const options = {
   ...deviceOptions,
-  gpuMemory: size('--gpu-memory <size>', 'emulated device: size of its memory (default: 2GiB)'),
+  gpuMemory: size(
+    '--gpu-memory <size>',
+    'emulated device: size of its memory (default: 2GiB); a GPU: use no more than this',
+  ),
   quick: flag('--quick', 'fewer sizes and repetitions: well under a minute'),
   diskDir: text('--disk-dir <dir>', 'folder on the disk to measure (default: the current one)'),
-  name: text('--name <name>', "the profile's name (default: that of the file)"),
+  name: text('--name <name>', "the profile's name (default: the GPU's, or that of the file)"),
   out: text('--out <file>', `where to write the profile (default: ${DEFAULT_OUT})`),
 };
 
@@ -29,6 +32,14 @@ async function freeBytes(directory: string): Promise<number> {
   }
 }
 
+/** "NVIDIA H100 80GB HBM3" -> nvidia-h100-80gb-hbm3 */
+export function profileName(gpuName: string): string {
+  return gpuName
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, '-')
+    .replace(/^-|-$/g, '');
+}
+
 async function measure(given: Options<typeof options>, out: string, context: Context) {
   const { withInstruments } = await import('../../engine/instruments.js');
   const { profileMachine } = await import('../../profiler/profile-machine.js');
@@ -37,19 +48,16 @@ async function measure(given: Options<typeof options>, out: string, context: Con
   const diskDirectory = resolve(given.diskDir ?? '.');
   const diskFreeBytes = await freeBytes(diskDirectory);
   return withInstruments(async (instruments) => {
-    const device = resolveDevice(given.device, await instruments.systemInfo());
-    if (device === 'cuda')
-      throw new FlexplanError(
-        'unsupported',
-        'expected --device cpu or emulated, got cuda, whose kernels this version cannot measure; use a built-in profile',
-      );
+    const system = await instruments.systemInfo();
+    const device = resolveDevice(given.device, system);
+    const [gpu] = device === 'cuda' ? system.cudaDevices : [];
     let progress: ReturnType<typeof startProgress> | undefined;
     try {
       return await profileMachine(instruments, {
-        name: given.name ?? basename(out, '.json'),
+        name: given.name ?? (gpu ? profileName(gpu.name) : basename(out, '.json')),
         device,
         quick: given.quick ?? false,
-        gpuMemoryBytes: given.gpuMemory ?? DEFAULT_GPU_MEMORY_BYTES,
+        gpuMemoryBytes: given.gpuMemory ?? (device === 'emulated' ? DEFAULT_GPU_MEMORY_BYTES : undefined),
         linkBytesPerSecond: given.linkBandwidth ?? DEFAULT_LINK_BYTES_PER_SECOND,
         diskDirectory,
         diskFreeBytes,
