@@ -1,7 +1,14 @@
 /** Seconds of one launch of a schedule layer: its matmuls and the kernels between them. Attention over the KV cache is in compute.ts. */
 import type { ComputeRates, MatmulPoint } from '../hardware/hardware-profile.js';
 import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
-import { hiddenBytes, layerTensors, rowBytes, type LayerKind, type WeightBits } from '../models/tensors.js';
+import {
+  hiddenBytes,
+  layerTensors,
+  rowBytes,
+  type LayerKind,
+  type TensorSpec,
+  type WeightBits,
+} from '../models/tensors.js';
 import { remembered, rememberedFor } from '../remembered.js';
 import type { Device } from '../tiers.js';
 import { decoderLaunches, elementwiseBytes, embedLaunches, headLaunches, type LaunchSize } from './kernels.js';
@@ -77,9 +84,10 @@ function layerMatmulSeconds(
 ): number {
   const experts = expertLoad(model, tokens);
   let total = 0;
-  for (const { numElements, bits, bytesPerElement, ofExperts } of matrixGroups(model, weightBits)[kind]) {
+  for (const group of matrixGroups(model, weightBits)[kind]) {
+    const { numElements, ofExperts } = group;
     const elements = ofExperts ? (numElements * experts.touched) / model.experts!.count : numElements;
-    total += elements * weightSeconds(rates, bits, bytesPerElement, ofExperts ? experts.tokens : tokens);
+    total += elements * weightSeconds(rates, group, ofExperts ? experts.tokens : tokens);
   }
   return total;
 }
@@ -89,23 +97,42 @@ interface MatrixGroup {
   numElements: number;
   readonly bits: WeightBits;
   readonly bytesPerElement: number;
+  /** Of all matrices that one launch multiplies with. */
+  readonly launchRows: number;
   readonly ofExperts: boolean;
+}
+
+/** Matrices that read the same input are multiplied in one launch. */
+const LAUNCH_OF: Readonly<Record<string, string>> = { q: 'qkv', k: 'qkv', v: 'qkv', gate: 'gateUp', up: 'gateUp' };
+
+function launchOf({ role }: TensorSpec): string {
+  const name = role.slice(role.lastIndexOf('.') + 1);
+  return role.slice(0, role.length - name.length) + (LAUNCH_OF[name] ?? name);
+}
+
+/** Rows of all matrices of each launch. */
+function rowsOfLaunches(matrices: readonly TensorSpec[]): Map<string, number> {
+  const rows = new Map<string, number>();
+  for (const matrix of matrices) rows.set(launchOf(matrix), (rows.get(launchOf(matrix)) ?? 0) + matrix.rows);
+  return rows;
 }
 
 /** A handful for any layer: a mixture has hundreds of matrices. */
 const matrixGroups = rememberedFor((model: ModelConfig, weightBits: WeightBits) => {
   const groupsOf = (kind: LayerKind): readonly MatrixGroup[] => {
     const groups = new Map<string, MatrixGroup>();
-    for (const tensor of layerTensors(model, kind)) {
-      if (tensor.kind !== 'matrix') continue;
+    const matrices = layerTensors(model, kind).filter((tensor) => tensor.kind === 'matrix');
+    const rowsOf = rowsOfLaunches(matrices);
+    for (const tensor of matrices) {
+      const launchRows = rowsOf.get(launchOf(tensor))!;
       const ofExperts = tensor.role.startsWith('experts.');
       const bits = tensor.quantizable ? weightBits : 16;
       const bytesPerElement = rowBytes(model, tensor, weightBits) / tensor.cols;
       const numElements = tensor.rows * tensor.cols;
-      const key = `${ofExperts} ${bits} ${bytesPerElement}`;
+      const key = `${ofExperts} ${bits} ${bytesPerElement} ${launchRows}`;
       const group = groups.get(key);
       if (group) group.numElements += numElements;
-      else groups.set(key, { numElements, bits, bytesPerElement, ofExperts });
+      else groups.set(key, { numElements, bits, bytesPerElement, launchRows, ofExperts });
     }
     return [...groups.values()];
   };
@@ -120,12 +147,27 @@ export function expertLoad(model: ModelConfig, tokens: number): { touched: numbe
 }
 
 /** Seconds that one matrix element costs a launch of so many tokens, never less than reading it takes. */
-function weightSeconds(rates: ComputeRates, bits: WeightBits, bytesPerElement: number, tokens: number): number {
+function weightSeconds(rates: ComputeRates, group: MatrixGroup, tokens: number): number {
+  const { bits, bytesPerElement, launchRows } = group;
   const memory = rates.memoryBytesPerSecond.value;
-  if (bits === 16) return Math.max(secondsPerElement(rates.matmul, tokens), bytesPerElement / memory);
-  if (rates.matmul4Bit?.length) return Math.max(secondsPerElement(rates.matmul4Bit, tokens), bytesPerElement / memory);
+  const narrow = narrowness(rates, launchRows, tokens);
+  const multiplying = (points: readonly MatmulPoint[]) => narrow * secondsPerElement(points, tokens);
+  if (bits === 16) return Math.max(multiplying(rates.matmul), bytesPerElement / memory);
+  if (rates.matmul4Bit?.length) return Math.max(multiplying(rates.matmul4Bit), bytesPerElement / memory);
   const widening = wideningSeconds(rates, 1, bytesPerElement + WIDENED_BYTES_PER_ELEMENT);
-  return widening + Math.max(secondsPerElement(rates.matmul, tokens), WIDENED_BYTES_PER_ELEMENT / memory);
+  return widening + Math.max(multiplying(rates.matmul), WIDENED_BYTES_PER_ELEMENT / memory);
+}
+
+/**
+ * How many times as long an element takes in a launch over so few rows, at least 1: a power of the rows between the two
+ * numbers of rows that were measured, and no more below them.
+ */
+export function narrowness({ matmul, narrowMatmul }: ComputeRates, launchRows: number, tokens: number): number {
+  if (!narrowMatmul || launchRows >= narrowMatmul.wideRows) return 1;
+  const { rows, wideRows, points } = narrowMatmul;
+  const measured = secondsPerElement(points, tokens) / secondsPerElement(matmul, tokens);
+  const part = Math.log(wideRows / launchRows) / Math.log(wideRows / rows);
+  return Math.max(1, measured) ** Math.min(1, part);
 }
 
 /**

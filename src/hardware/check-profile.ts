@@ -2,7 +2,7 @@
 import { FlexplanError } from '../errors.js';
 import { documentCheck } from '../schema.js';
 import type { Link, Tier } from '../tiers.js';
-import type { ComputeRates, HardwareProfile, LinkRate, MatmulPoint } from './hardware-profile.js';
+import type { ComputeRates, HardwareProfile, LinkRate, MatmulPoint, NarrowMatmul } from './hardware-profile.js';
 import { hardwareProfileSchema } from './profile-schema.js';
 
 const REMEDY = 'correct the hardware profile or measure a new one with `flexplan profile`';
@@ -16,6 +16,7 @@ export function checkHardwareProfile(document: unknown): HardwareProfile {
     if (!rates) continue;
     checkAscending(`compute.${where}.matmul`, rates.matmul);
     checkAscending(`compute.${where}.matmul4Bit`, rates.matmul4Bit ?? []);
+    if (rates.narrowMatmul) checkNarrow(`compute.${where}.narrowMatmul`, rates.narrowMatmul);
   }
   return profile;
 }
@@ -65,6 +66,15 @@ function checkGpu({ device, memory, links, compute }: HardwareProfile): void {
   ].find((field) => field !== undefined);
   if (missing)
     throw new FlexplanError('bad-input', `expected field "${missing}" for device "${device}", got none; ${REMEDY}`);
+}
+
+function checkNarrow(field: string, { rows, wideRows, points }: NarrowMatmul): void {
+  checkAscending(`${field}.points`, points);
+  if (rows >= wideRows)
+    throw new FlexplanError(
+      'bad-input',
+      `expected field "${field}.wideRows" to be more than ${rows}, got ${wideRows}; ${REMEDY}`,
+    );
 }
 
 function checkAscending(field: string, points: readonly MatmulPoint[]): void {

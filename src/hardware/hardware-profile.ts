@@ -24,10 +24,20 @@ export interface MatmulPoint {
   readonly flopsPerSecond: Quantity;
 }
 
+/** Launches over so few rows that they make few pieces to share out, or small ones. */
+export interface NarrowMatmul {
+  readonly rows: number;
+  /** Of the matrix with which `matmul` was measured: more. */
+  readonly wideRows: number;
+  readonly points: readonly MatmulPoint[];
+}
+
 /** What one computing device does. */
 export interface ComputeRates {
   /** 16-bit (or fp32) weights, ascending in tokens, weights not in cache. */
   readonly matmul: readonly MatmulPoint[];
+  /** The same with few rows. Absent: as fast as with many. */
+  readonly narrowMatmul?: NarrowMatmul;
   /** 4-bit weights, dequantization included. Absent: derived from `matmul` and the memory bandwidth. */
   readonly matmul4Bit?: readonly MatmulPoint[];
   readonly memoryBytesPerSecond: Quantity;

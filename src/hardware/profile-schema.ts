@@ -41,6 +41,12 @@ const ratesOfDevice = {
   type: 'object',
   properties: {
     matmul,
+    narrowMatmul: {
+      type: 'object',
+      properties: { rows: { type: 'integer', minimum: 1 }, wideRows: { type: 'integer', minimum: 2 }, points: matmul },
+      required: ['rows', 'wideRows', 'points'],
+      additionalProperties: false,
+    },
     matmul4Bit: matmul,
     memoryBytesPerSecond: rate,
     attentionPrefillFlopsPerSecond: rate,

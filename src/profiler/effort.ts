@@ -7,6 +7,8 @@ export interface ComputeEffort {
   readonly memoryBytes: number;
   /** Tokens of a launch; the largest launches of a GPU are larger than a CPU's. */
   readonly matmulTokens: readonly number[];
+  /** Points at which a matrix of few rows is measured. */
+  readonly narrowMatmulTokens: readonly number[];
   /** Points at which 4-bit weights are measured. */
   readonly matmul4BitTokens: readonly number[];
 }
@@ -28,11 +30,13 @@ export const QUICK: Effort = {
     cpu: {
       memoryBytes: 128 * MIB,
       matmulTokens: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512],
+      narrowMatmulTokens: [1, 4, 16, 64, 256],
       matmul4BitTokens: [1, 4, 16, 64, 256],
     },
     cuda: {
       memoryBytes: 256 * MIB,
       matmulTokens: [1, 4, 16, 17, 64, 256, 1024, 4096],
+      narrowMatmulTokens: [1, 16, 17, 256],
       matmul4BitTokens: [1, 4, 16, 17, 64, 256, 1024, 4096],
     },
   },
@@ -48,11 +52,13 @@ export const THOROUGH: Effort = {
     cpu: {
       memoryBytes: 512 * MIB,
       matmulTokens: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
+      narrowMatmulTokens: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
       matmul4BitTokens: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024],
     },
     cuda: {
       memoryBytes: 1024 * MIB,
       matmulTokens: [1, 2, 4, 8, 16, 17, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192],
+      narrowMatmulTokens: [1, 4, 16, 17, 64, 256, 1024, 4096],
       matmul4BitTokens: [1, 2, 4, 8, 16, 17, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192],
     },
   },
@@ -70,16 +76,21 @@ export const LINK_SIZES_BYTES: readonly number[] = [16 * KIB, 64 * KIB, 256 * KI
 export const CUDA_LINK_SIZES_BYTES: readonly number[] = [16 * KIB, 256 * KIB, 4 * MIB, 64 * MIB, 512 * MIB];
 export const LONGEST_LINK_COPY_SECONDS = 0.05;
 
-/** What is computed with: matrices and heads of models of the size that such a device runs, larger than its caches. */
+/**
+ * What is computed with: matrices and heads of models of the size that such a device runs, larger than its caches. Few rows
+ * are those of a small model's matrices, or of the KV heads of a large one's.
+ */
 export const SHAPES = {
   cpu: {
     matrix: { rows: 2048, cols: 2048 },
+    narrowRows: 256,
     heads: { numHeads: 16, numKvHeads: 16, headDim: 64 },
     prefill: { sequences: 8, tokens: 128 },
     decode: { sequences: 32, tokens: 512 },
   },
   cuda: {
     matrix: { rows: 8192, cols: 8192 },
+    narrowRows: 1024,
     heads: { numHeads: 32, numKvHeads: 32, headDim: 128 },
     prefill: { sequences: 8, tokens: 512 },
     decode: { sequences: 64, tokens: 1024 },

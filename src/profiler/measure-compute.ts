@@ -23,6 +23,7 @@ async function measureMatmul(
   step: Step,
   options: {
     device: ComputingDevice;
+    rows: number;
     tokens: readonly number[];
     weightBits: 16 | 4;
     dtype: FileDataType;
@@ -33,12 +34,13 @@ async function measureMatmul(
   const points: MatmulPoint[] = [];
   for (const tokens of options.tokens) {
     const samples = await step(
-      `${nameOf(options.device)}matmul, ${options.weightBits}-bit weights, ${tokens} tokens`,
+      `${nameOf(options.device)}matmul, ${options.weightBits}-bit weights, ${options.rows} rows, ${tokens} tokens`,
       () =>
         instruments.matmul({
           device: options.device,
           tokens,
-          ...SHAPES[options.device].matrix,
+          rows: options.rows,
+          cols: SHAPES[options.device].matrix.cols,
           dtype: options.dtype,
           weightBits: options.weightBits,
           repetitions: options.effort.matmulRepetitions,
@@ -76,8 +78,8 @@ function nameOf(device: ComputingDevice): string {
 export function computeSteps(effort: Effort, device: ComputingDevice): number {
   const single = ['launch', 'wake', 'memoryRead', 'prefill attention', 'decode attention', 'decode attention 4-bit']
     .length;
-  const { matmulTokens, matmul4BitTokens } = effort.compute[device];
-  return single + matmulTokens.length + matmul4BitTokens.length;
+  const { matmulTokens, narrowMatmulTokens, matmul4BitTokens } = effort.compute[device];
+  return single + matmulTokens.length + narrowMatmulTokens.length + matmul4BitTokens.length;
 }
 
 export async function measureCompute(
@@ -88,7 +90,8 @@ export async function measureCompute(
   device: ComputingDevice,
 ): Promise<ComputeRates> {
   const { repetitions } = effort;
-  const { memoryBytes, matmulTokens, matmul4BitTokens } = effort.compute[device];
+  const { memoryBytes, matmulTokens, narrowMatmulTokens, matmul4BitTokens } = effort.compute[device];
+  const { matrix, narrowRows } = SHAPES[device];
   const launch = (title: string, pauseSeconds: number) =>
     step(nameOf(device) + title, () =>
       instruments.launch({ device, pauseSeconds, repetitions: repetitions * LAUNCH_REPETITIONS, numThreads: 0 }),
@@ -100,8 +103,14 @@ export async function measureCompute(
   const memory = await step(`${nameOf(device)}memory bandwidth`, () =>
     instruments.memoryRead({ device, bytes: memoryBytes, repetitions, numThreads: 0 }),
   );
-  const products = { device, dtype, launch: launchSeconds, effort };
+  const products = { device, rows: matrix.rows, dtype, launch: launchSeconds, effort };
   const matmul = await measureMatmul(instruments, step, { ...products, tokens: matmulTokens, weightBits: 16 });
+  const narrowPoints = await measureMatmul(instruments, step, {
+    ...products,
+    rows: narrowRows,
+    tokens: narrowMatmulTokens,
+    weightBits: 16,
+  });
   const matmul4Bit = await measureMatmul(instruments, step, { ...products, tokens: matmul4BitTokens, weightBits: 4 });
   const shape = { device, dtype, repetitions };
   const prefill = await attention(instruments, step, { ...shape, phase: 'prefill', kvCacheBits: 16 });
@@ -109,6 +118,7 @@ export async function measureCompute(
   const decode4Bit = await attention(instruments, step, { ...shape, phase: 'decode', kvCacheBits: 4 });
   return {
     matmul,
+    narrowMatmul: { rows: narrowRows, wideRows: matrix.rows, points: narrowPoints },
     matmul4Bit,
     memoryBytesPerSecond: rateOf(memory),
     attentionPrefillFlopsPerSecond: rateOf(prefill, launchSeconds),

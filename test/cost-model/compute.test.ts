@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { kvRowSeconds } from '../../src/cost-model/compute.js';
-import { expertLoad, secondsPerElement } from '../../src/cost-model/launch-seconds.js';
+import { expertLoad, narrowness, secondsPerElement } from '../../src/cost-model/launch-seconds.js';
 import { estimate } from '../../src/cost-model/estimate.js';
 import { workloadFromNumbers } from '../../src/workload/blocks.js';
 import { gatedModel, mixtureModel, slidingModel, tinyModel } from './examples.js';
@@ -37,6 +37,57 @@ describe('secondsPerElement', () => {
   it('goes to the origin below the first and keeps the last rate above', () => {
     expect(secondsPerElement(points, 2)).toBe(0.5);
     expect(secondsPerElement(points, 32)).toBe(2);
+  });
+});
+
+describe('narrowness', () => {
+  const points = (rate: number) => [1, 64].map((tokens) => ({ tokens, flopsPerSecond: quantity(rate * tokens) }));
+  const rates = {
+    ...machine().compute.cpu,
+    matmul: points(4),
+    narrowMatmul: { rows: 128, wideRows: 2048, points: points(1) },
+  };
+
+  it('is what was measured at the measured rows, and a power of the rows between', () => {
+    expect([4096, 2048, 128].map((rows) => narrowness(rates, rows, 8))).toEqual([1, 1, 4]);
+    expect(narrowness(rates, 512, 8)).toBeCloseTo(2, 12);
+  });
+
+  it('grows no more below, is never less than 1, and is 1 where nothing was measured', () => {
+    expect(narrowness(rates, 16, 8)).toBe(4);
+    expect(
+      narrowness(
+        { ...rates, matmul: points(1), narrowMatmul: { rows: 128, wideRows: 2048, points: points(4) } },
+        128,
+        8,
+      ),
+    ).toBe(1);
+    expect(narrowness(machine().compute.cpu, 128, 8)).toBe(1);
+  });
+
+  it('counts the rows of all matrices of a launch: q, k and v, gate and up', () => {
+    const hardware = machine();
+    const narrow = { rows: 1, points: [{ tokens: 1, flopsPerSecond: quantity(1e9) }] };
+    const gpu = { ...hardware.compute.gpu!, memoryBytesPerSecond: quantity(1e15), launchSeconds: quantity(0) };
+    const prefill = (withNarrow: object) =>
+      estimate(
+        gatedModel,
+        { ...hardware, compute: { ...hardware.compute, gpu: { ...gpu, matmul: narrow.points, ...withNarrow } } },
+        workloadFromNumbers(8, 1),
+        allOnGpu,
+      ).stageSeconds.prefill.compute;
+    const slow = { rows: 1, wideRows: 2048, points: [{ tokens: 1, flopsPerSecond: quantity(0.5e9) }] };
+    const { hiddenSize, ffnSize, numHeads, numKvHeads, headDim, numLayers, vocabSize } = gatedModel;
+    const qSize = numHeads * headDim;
+    const added = (rows: number, cols: number) =>
+      rows * cols * 2e-9 * 32 * (2 ** (Math.log(2048 / Math.min(rows, 2048)) / Math.log(2048)) - 1);
+    const layer =
+      added(qSize + 2 * numKvHeads * headDim, hiddenSize) +
+      added(hiddenSize, qSize) +
+      added(2 * ffnSize, hiddenSize) +
+      added(hiddenSize, ffnSize);
+    const expected = 2 * (numLayers * layer + added(vocabSize, hiddenSize) / 8);
+    expect((prefill({ narrowMatmul: slow }) - prefill({})) / expected).toBeCloseTo(1, 6);
   });
 });
 

@@ -33,6 +33,11 @@ describe('checkHardwareProfile', () => {
     ['"device" of the hardware profile to be one of "cuda", "cpu", "emulated", got "tpu"', 'device', 'tpu'],
     ['"schemaVersion" of the hardware profile to be 1, got 2', 'schemaVersion', 2],
     ['"compute.gpu.matmul.1.tokens" to be more than', 'compute.gpu.matmul.1.tokens', 1],
+    [
+      '"compute.gpu.narrowMatmul.wideRows" to be more than 8, got 8',
+      'compute.gpu.narrowMatmul',
+      { rows: 8, wideRows: 8, points: [{ tokens: 1, flopsPerSecond: { value: 1, source: 'set' } }] },
+    ],
     ['"compute.gpu" for device "cuda", got none', 'compute.gpu', undefined],
     ['"memory.gpuBytes" for device "cuda", got none', 'memory.gpuBytes', undefined],
     ['"taskSeconds.source" of the hardware profile to be one of', 'taskSeconds.source', 'guess'],

@@ -8,6 +8,7 @@ export const KNOWN = {
   taskSeconds: 3e-6,
   memoryBytesPerSecond: 20e9,
   flopsPerSecond: 100e9,
+  narrowFlopsPerSecond: 70e9,
   flopsPerSecond4Bit: 80e9,
   prefillFlopsPerSecond: 40e9,
   decodeBytesPerSecond: 15e9,
@@ -59,7 +60,8 @@ export function fakeInstruments(calls: string[] = [], cudaDevices: readonly Nati
     matmul({ device, tokens, rows, cols, weightBits, repetitions }) {
       calls.push(`matmul ${weightBits} ${tokens}`);
       const flops = 2 * tokens * rows * cols;
-      const rate = weightBits === 4 ? KNOWN.flopsPerSecond4Bit : KNOWN.flopsPerSecond;
+      const wide = weightBits === 4 ? KNOWN.flopsPerSecond4Bit : KNOWN.flopsPerSecond;
+      const rate = rows < cols ? KNOWN.narrowFlopsPerSecond : wide;
       return samples((launch + flops / rate) / speed(device), flops, repetitions);
     },
     attention({ device, phase, kvCacheBits, repetitions }) {

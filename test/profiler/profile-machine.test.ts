@@ -24,6 +24,7 @@ describe('profileMachine', () => {
     close(cpu.wakeSeconds, KNOWN.wakeSeconds);
     close(cpu.memoryBytesPerSecond, KNOWN.memoryBytesPerSecond);
     for (const { flopsPerSecond } of cpu.matmul) close(flopsPerSecond, KNOWN.flopsPerSecond);
+    for (const { flopsPerSecond } of cpu.narrowMatmul!.points) close(flopsPerSecond, KNOWN.narrowFlopsPerSecond);
     for (const { flopsPerSecond } of cpu.matmul4Bit!) close(flopsPerSecond, KNOWN.flopsPerSecond4Bit);
     close(cpu.attentionPrefillFlopsPerSecond, KNOWN.prefillFlopsPerSecond);
     close(cpu.attentionDecodeBytesPerSecond, KNOWN.decodeBytesPerSecond);
