@@ -18,7 +18,7 @@ export const policyOptions = {
   kvBits: option.bits('--kv-bits <bits>', '16 or 4 (default: 16)'),
   cpuAttention: option.number(
     '--cpu-attention <fraction>',
-    'share of the KV cache in RAM that the CPU attends (default: 0)',
+    'share of the KV cache in RAM and on disk that the CPU attends (default: 0)',
     0,
     1,
   ),
@@ -51,6 +51,7 @@ export async function policyOf(given: Options<typeof policyOptions>): Promise<Po
     kvCacheBits: given.kvBits ?? 16,
     quantGroupSize: QUANT_GROUP_SIZE,
     cpuAttentionFraction: given.cpuAttention ?? 0,
+    diskKvCpuAttentionFraction: given.cpuAttention ?? 0,
     overlap: given.overlap ?? true,
   });
 }

@@ -15,6 +15,8 @@ const MODEL_DIMS = [
   'numKvHeads',
   'headDim',
   'vocabSize',
+  'embeddingSize',
+  'tiedEmbeddings',
   'dtype',
 ] as const satisfies readonly (keyof ModelConfig)[];
 

@@ -19,6 +19,8 @@ export interface Segment {
   /** What computes; meanwhile the weights of the schedule layer after it are loaded. */
   readonly computes: 'embed' | 'decoder' | 'lastDecoder' | 'head';
   readonly count: number;
+  /** Of these, in one full block (the mean of them; without a full one: in the partial one). 0 in other blocks. */
+  readonly countInBlock: number;
   readonly stageSeconds: Readonly<Record<StageName, Affine>>;
   readonly trafficBytes: (link: Link) => Affine;
   /** Each is a lower bound of a run's seconds, and their maximum is the run's seconds. */

@@ -44,7 +44,8 @@ export function estimateRealised(
   const point = placementPoint(policy);
   return {
     peakBytes: peaks(terms, point),
-    totalSeconds: once(() => totalSeconds(terms, point)),
+    totalSeconds: once(() => sumSegments(terms, ({ count }) => count, point)),
+    blockSeconds: once(() => sumSegments(terms, ({ countInBlock }) => countInBlock, point)),
     whole: () => evaluateTerms(terms, point),
   };
 }
@@ -52,6 +53,8 @@ export function estimateRealised(
 export interface RealisedEstimate {
   readonly peakBytes: Record<Tier, number>;
   totalSeconds(): number;
+  /** Of one full block: the latency. */
+  blockSeconds(): number;
   whole(): Estimate;
 }
 
@@ -68,8 +71,8 @@ function wakingSeconds(segment: Segment, point: PlacementPoint): number {
   return Math.max(0, Math.min(waits * wakeSeconds, segmentSeconds(segment, point) - evaluate(computing, point)));
 }
 
-function totalSeconds({ segments }: CostTerms, point: PlacementPoint): number {
-  return segments.reduce((sum, segment) => sum + segment.count * segmentSeconds(segment, point), 0);
+function sumSegments({ segments }: CostTerms, times: (segment: Segment) => number, point: PlacementPoint): number {
+  return segments.reduce((sum, segment) => sum + times(segment) * segmentSeconds(segment, point), 0);
 }
 
 function peaks({ peakBytes }: CostTerms, point: PlacementPoint): Record<Tier, number> {

@@ -22,7 +22,7 @@ export interface LayerWork {
 export function makeSegment(
   { overlap }: BatchShape,
   hardware: HardwareProfile,
-  place: Pick<Segment, 'phase' | 'computes' | 'count'>,
+  place: Pick<Segment, 'phase' | 'computes' | 'count' | 'countInBlock'>,
   load: StepLoad,
   work: () => LayerWork,
 ): Segment {

@@ -63,6 +63,8 @@ interface Schedule {
   readonly hardware: HardwareProfile;
   /** One load of a schedule layer's weights. */
   readonly weights: Readonly<Record<LayerKind, readonly Movement[]>>;
+  /** What one of the blocks that count for latency is of all of the set. */
+  readonly blockShare: number;
 }
 
 function jobSegments(setting: Setting, hardware: HardwareProfile, sets: readonly BlockSet[]): Segment[] {
@@ -71,7 +73,9 @@ function jobSegments(setting: Setting, hardware: HardwareProfile, sets: readonly
     decoder: weightMovements(setting, 'decoder'),
     head: weightMovements(setting, 'head'),
   };
-  return sets.flatMap((set) => setSegments({ setting, hardware, weights }, set));
+  return sets.flatMap((set, s) =>
+    setSegments({ setting, hardware, weights, blockShare: s === 0 ? 1 / set.numBlocks : 0 }, set),
+  );
 }
 
 function setSegments(schedule: Schedule, set: BlockSet): Segment[] {
@@ -87,8 +91,11 @@ function setSegments(schedule: Schedule, set: BlockSet): Segment[] {
 /** `loads`: the steps in segments, for the layers that grow with the KV cache; `steps`: all of them, for the others. */
 function phaseSegments(schedule: Schedule, phase: Phase, loads: readonly StepLoad[], steps: StepLoad): Segment[] {
   const { setting, hardware } = schedule;
-  const segment = (computes: Segment['computes'], layers: number, load: StepLoad, work: () => LayerWork): Segment =>
-    makeSegment(setting.shape, hardware, { phase, computes, count: load.numRuns * layers }, load, work);
+  const segment = (computes: Segment['computes'], layers: number, load: StepLoad, work: () => LayerWork): Segment => {
+    const count = load.numRuns * layers;
+    const place = { phase, computes, count, countInBlock: count * schedule.blockShare };
+    return makeSegment(setting.shape, hardware, place, load, work);
+  };
   const wholeLayer = once(() => decoderLayer(schedule, steps));
   return [
     segment('embed', 1, steps, () => embedLayer(schedule, steps)),

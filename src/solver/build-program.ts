@@ -107,23 +107,28 @@ export function memoryRows(terms: CostTerms, domain: PlacementDomain): LinearRow
   );
 }
 
-/** The seconds of the job: what is affine, and what is a maximum with a variable of its own. */
+/** The seconds of the job and of one block: what is affine, and what is a maximum with a variable of its own. */
 interface JobSeconds {
   affine: Affine;
+  affineInBlock: Affine;
   readonly variables: LinearVariable[];
+  /** Each maximum as often as one block has it. */
+  readonly inBlock: LinearTerm[];
   readonly rows: LinearRow[];
 }
 
 function jobSeconds(terms: CostTerms, domain: PlacementDomain): JobSeconds {
-  const job: JobSeconds = { affine: ZERO, variables: [], rows: [] };
-  terms.segments.forEach(({ count, boundSeconds }, segment) => {
+  const job: JobSeconds = { affine: ZERO, affineInBlock: ZERO, variables: [], inBlock: [], rows: [] };
+  terms.segments.forEach(({ count, countInBlock, boundSeconds }, segment) => {
     const kept = undominated(domain, boundSeconds);
     if (kept.length === 1) {
       job.affine = sum(job.affine, scale(count, boundSeconds[kept[0]!]!));
+      job.affineInBlock = sum(job.affineInBlock, scale(countInBlock, boundSeconds[kept[0]!]!));
       return;
     }
     const name = secondsVariable(segment);
     job.variables.push({ name, lower: 0, upper: Infinity, cost: count });
+    job.inBlock.push({ variable: name, coefficient: countInBlock });
     for (const bound of kept) {
       const seconds = boundSeconds[bound]!;
       job.rows.push({
@@ -137,14 +142,14 @@ function jobSeconds(terms: CostTerms, domain: PlacementDomain): JobSeconds {
   return job;
 }
 
-function latencyRow({ affine, variables }: JobSeconds, maxLatencySeconds: number): LinearRow[] {
+function latencyRow({ affineInBlock, inBlock }: JobSeconds, maxLatencySeconds: number): LinearRow[] {
   if (maxLatencySeconds === Infinity) return [];
-  const terms = [...linearTerms(affine), ...variables.map(({ name, cost }) => ({ variable: name, coefficient: cost }))];
-  return [{ name: LATENCY_ROW, terms, lower: -Infinity, upper: maxLatencySeconds - affine.constant }];
+  const terms = [...linearTerms(affineInBlock), ...inBlock];
+  return [{ name: LATENCY_ROW, terms, lower: -Infinity, upper: maxLatencySeconds - affineInBlock.constant }];
 }
 
 /**
- * Objective: seconds of the job, which may take at most `maxLatencySeconds`. Values: the placement variables (and the
+ * Objective: seconds of the job, of which a full block may take at most `maxLatencySeconds`. Values: the placement variables (and the
  * seconds of one run of each segment).
  */
 export function buildProgram(terms: CostTerms, domain: PlacementDomain, maxLatencySeconds = Infinity): LinearProgram {

@@ -117,6 +117,7 @@ export const planSchema = closed({
   job: closed({
     numSequences: positiveCount,
     numBlocks: positiveCount,
+    blockSeconds: amount,
     hours: amount,
     hoursRange: { type: 'array', items: amount, minItems: 2, maxItems: 2 },
     diskWriteBytes: amount,

@@ -1,10 +1,10 @@
 /** What the whole job takes: hours with a band, blocks, bytes written to disk. */
-import type { Estimate } from '../cost-model/estimate-types.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
-import { blockSize, type Policy } from '../policy/policy.js';
+import { blockSize } from '../policy/policy.js';
 import type { Workload } from '../workload/workload.js';
 import { atEndOfSpread } from './changed-hardware.js';
 import type { JobSummary } from './plan.js';
+import type { RealisedPolicy } from './round.js';
 
 const SECONDS_PER_HOUR = 3600;
 
@@ -12,8 +12,7 @@ const SECONDS_PER_HOUR = 3600;
 export function jobSummary(
   hardware: HardwareProfile,
   workload: Workload,
-  policy: Policy,
-  estimate: Estimate,
+  { policy, estimate, blockSeconds }: RealisedPolicy,
   secondsOn: (hardware: HardwareProfile) => number,
 ): JobSummary {
   const numSequences = workload.numSequences ?? blockSize(policy);
@@ -22,6 +21,7 @@ export function jobSummary(
   return {
     numSequences,
     numBlocks: Math.ceil(numSequences / blockSize(policy)),
+    blockSeconds,
     hours: estimate.totalSeconds / SECONDS_PER_HOUR,
     hoursRange: [fast / SECONDS_PER_HOUR, slow / SECONDS_PER_HOUR],
     diskWriteBytes: estimate.trafficBytes.prefill.cpuToDisk + estimate.trafficBytes.decode.cpuToDisk,

@@ -15,7 +15,7 @@ export interface OptimizeOptions {
   /** Default `auto`: the search decides. */
   readonly gpuBatchSize: number | 'auto';
   readonly numGpuBatches: number | 'auto';
-  /** Longest that one block (of a job that is a single block: the job) may take. Default Infinity. */
+  /** Longest that a full block may take, from its start to its last token (of blocks that differ, the mean). Default Infinity. */
   readonly maxLatencySeconds: number;
   /** Run the six tasks concurrently. Default true. */
   readonly overlap: boolean;

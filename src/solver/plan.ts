@@ -54,6 +54,8 @@ export interface Sensitivity {
 export interface JobSummary {
   readonly numSequences: number;
   readonly numBlocks: number;
+  /** From the start of a full block to its last token: the latency that `maxLatencySeconds` limits. Of blocks that differ, the mean. */
+  readonly blockSeconds: number;
   readonly hours: number;
   /** From the spread of the profile's rates: all of them slow, all of them fast. */
   readonly hoursRange: readonly [number, number];

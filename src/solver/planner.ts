@@ -137,7 +137,7 @@ export class Planner {
   async explainInfeasible(): Promise<InfeasibleResult> {
     if (this.options.maxLatencySeconds < Infinity) {
       const [fastest] = (await this.search('latency', Infinity)).found;
-      if (fastest) return explainLatency(fastest.estimate.totalSeconds);
+      if (fastest) return explainLatency(fastest.blockSeconds);
     }
     const job = this.modelOn(this.hardware);
     const feasible = (change: RemedyChange): Promise<boolean> => this.changed(change).isFeasible();
@@ -186,7 +186,7 @@ export class Planner {
         roundingLossFraction: 1 - realised.genTokensPerSecond / relaxedGenTokensPerSecond,
       },
       certificate: best.certificate,
-      job: jobSummary(hardware, workload, policy, realised, secondsOn),
+      job: jobSummary(hardware, workload, best, secondsOn),
       weightIo: weightIoAgainstLowerBound(model, policy, workload, capacityBytes(hardware)),
       alternatives: alternativesTo(result.found, baselinePolicies(model, hardware, workload)),
       sensitivity,

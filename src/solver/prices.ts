@@ -54,7 +54,8 @@ type Weighted = readonly [factor: number, term: Affine];
 
 function weighedSegment(
   domain: PlacementDomain,
-  { count, boundSeconds }: Segment,
+  { boundSeconds }: Segment,
+  count: number,
   weights: readonly number[] = [],
 ): Weighted[] {
   if (weights.length !== boundSeconds.length) return [[count, bestSingleBound(domain, boundSeconds)]];
@@ -78,23 +79,29 @@ function pricedMemory({ peakBytes, capacityBytes }: CostTerms, { memorySecondsPe
 
 /**
  * Seconds that no placement of this shape goes below. Segments for which the prices have no weights count with their
- * best single bound, those that `counts` leaves out not at all.
+ * best single bound. `times`: how often each counts.
  */
 export function secondsBound(
   terms: CostTerms,
   domain: PlacementDomain,
   prices: Prices,
-  counts: (segment: Segment) => boolean = () => true,
+  times: (segment: Segment) => number = ({ count }) => count,
 ): number {
-  const seconds = terms.segments.flatMap((segment, position) =>
-    counts(segment) ? weighedSegment(domain, segment, prices.boundWeights[position]) : [],
-  );
+  const seconds = terms.segments.flatMap((segment, position) => {
+    const count = times(segment);
+    return count === 0 ? [] : weighedSegment(domain, segment, count, prices.boundWeights[position]);
+  });
   return minimumOver(domain, weightedSum([...seconds, ...pricedMemory(terms, prices)]));
+}
+
+/** The same of one full block. */
+export function blockSecondsBound(terms: CostTerms, domain: PlacementDomain, prices: Prices): number {
+  return secondsBound(terms, domain, prices, ({ countInBlock }) => countInBlock);
 }
 
 /** Nearly all of the job, at a third of the work: the decoder layers but the last. */
 export function roughSecondsBound(terms: CostTerms, domain: PlacementDomain, prices: Prices): number {
-  return secondsBound(terms, domain, prices, ({ computes }) => computes === 'decoder');
+  return secondsBound(terms, domain, prices, ({ computes, count }) => (computes === 'decoder' ? count : 0));
 }
 
 /** Weighted bytes that are missing whatever the placement: above 0, nothing of this shape fits. */

@@ -17,6 +17,8 @@ import type { BatchShape } from '../cost-model/cost-terms.js';
 export interface RealisedPolicy {
   readonly policy: Policy;
   readonly estimate: Estimate;
+  /** Of one full block. */
+  readonly blockSeconds: number;
 }
 
 export interface RoundingProblem {
@@ -112,7 +114,7 @@ async function placeAround(
     const policy = { ...shape, ...placementOf(solution.values) };
     const estimate = problem.estimateRealised(policy);
     const over = overflow(terms, estimate);
-    if (fits(over)) return estimate.totalSeconds() <= maxLatencySeconds ? { policy, estimate } : undefined;
+    if (fits(over)) return estimate.blockSeconds() <= maxLatencySeconds ? { policy, estimate } : undefined;
     tightened = withLessMemory(tightened, over);
   }
   return undefined;
@@ -140,7 +142,7 @@ export async function roundToSlices(
   const near = settled.status === 'optimal' ? settled.values : solution.values;
   const slots = roundedSlots({ ...problem.shape, ...placementOf(near) }, problem.domain);
   const best = (await bestPlaced(problem, program, slots, solution.objective)) ?? (await placeAround(problem, program));
-  return best && { policy: best.policy, estimate: best.estimate.whole() };
+  return best && { policy: best.policy, estimate: best.estimate.whole(), blockSeconds: best.estimate.blockSeconds() };
 }
 
 async function bestPlaced(

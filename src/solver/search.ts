@@ -13,6 +13,7 @@ import { solveElastic } from './elastic.js';
 import type { LinearSolver, OptimalSolution } from './linear-program.js';
 import type { PlacementDomain } from './placements.js';
 import {
+  blockSecondsBound,
   cannotFit,
   NO_PRICES,
   pricesOf,
@@ -36,8 +37,9 @@ export interface SearchProblem {
   readonly solver: LinearSolver;
   /** In the order in which ties are broken. */
   readonly shapes: readonly BatchShape[];
+  /** Of one full block. */
   readonly maxLatencySeconds: number;
-  /** `latency` looks for the least seconds of the job (of one block) instead. */
+  /** `latency` looks for the least seconds of one full block instead. */
   readonly objective: 'throughput' | 'latency';
   /** What an earlier search over other shapes of the same job has found. */
   readonly earlier?: SearchResult;
@@ -48,6 +50,8 @@ export interface FoundPolicy extends RealisedPolicy {
   readonly shape: BatchShape;
   readonly terms: CostTerms;
   readonly relaxedSeconds: number;
+  /** What is minimised: seconds for each generated token, or seconds of one full block. */
+  readonly score: number;
   readonly solution: OptimalSolution;
   readonly certificate: Certificate;
 }
@@ -102,14 +106,21 @@ class Search {
     this.prices = [...(problem.earlier?.prices ?? [])];
   }
 
-  /** Seconds for each generated token, or seconds of the job: what is minimised. */
+  /** Seconds for each generated token: what is minimised, but where latency is. */
   score(seconds: number, { genTokens }: CostTerms): number {
-    return this.problem.objective === 'latency' ? seconds : seconds / genTokens;
+    return seconds / genTokens;
+  }
+
+  /** Of a shape, with the prices of some program. */
+  boundOf({ terms, domain }: Pick<Candidate, 'terms' | 'domain'>, prices: Prices): number {
+    if (this.problem.objective === 'latency') return blockSecondsBound(terms, domain, prices);
+    const rough = this.score(roughSecondsBound(terms, domain, prices), terms);
+    const isSettled = prices === NO_PRICES || rough >= this.bestScore;
+    return isSettled ? rough : this.score(secondsBound(terms, domain, prices), terms);
   }
 
   get bestScore(): number {
-    const best = this.found[0];
-    return best ? this.score(best.estimate.totalSeconds, best.terms) : Infinity;
+    return this.found[0]?.score ?? Infinity;
   }
 
   /** Whether a score would be noticeably better than the best so far. */
@@ -129,9 +140,7 @@ class Search {
         tooLarge.push(shape);
         return [];
       }
-      return [
-        { shape, terms, domain, bound: this.score(roughSecondsBound(terms, domain, NO_PRICES), terms), pricesSeen: 0 },
-      ];
+      return [{ shape, terms, domain, bound: this.boundOf({ terms, domain }, NO_PRICES), pricesSeen: 0 }];
     });
   }
 
@@ -144,12 +153,14 @@ class Search {
     candidate.pricesSeen = this.prices.length;
     for (let i = this.prices.length - 1; i >= pricesSeen && candidate.bound < this.bestScore; i--) {
       const prices = this.prices[i]!;
-      const rough = roughSecondsBound(terms, domain, prices);
-      const settled = this.score(rough, terms) >= this.bestScore || rough > this.problem.maxLatencySeconds;
-      const seconds = settled ? rough : secondsBound(terms, domain, prices);
-      const cannotBe = seconds > this.problem.maxLatencySeconds || shortfallBound(terms, domain, prices) > 0;
-      candidate.bound = cannotBe ? Infinity : Math.max(candidate.bound, this.score(seconds, terms));
+      const cannotBe = this.isTooSlow(candidate, prices) || shortfallBound(terms, domain, prices) > 0;
+      candidate.bound = cannotBe ? Infinity : Math.max(candidate.bound, this.boundOf(candidate, prices));
     }
+  }
+
+  isTooSlow({ terms, domain }: Candidate, prices: Prices): boolean {
+    const { maxLatencySeconds } = this.problem;
+    return maxLatencySeconds < Infinity && blockSecondsBound(terms, domain, prices) > maxLatencySeconds;
   }
 
   async solve({ shape, terms, domain }: Candidate): Promise<void> {
@@ -166,8 +177,9 @@ class Search {
       this.failed += 1;
       return;
     }
-    this.prices.push(pricesOf(terms, solution.rowDuals));
-    if (!this.isWorthwhile(this.score(solution.objective, terms))) return;
+    const prices = pricesOf(terms, solution.rowDuals);
+    this.prices.push(prices);
+    if (!this.isWorthwhile(this.boundOf({ terms, domain }, prices))) return;
     const rounding = { shape, terms, domain, program, maxLatencySeconds, solver: this.solver };
     const realised = await roundToSlices(
       { ...rounding, estimateRealised: (policy) => job.estimateRealised(policy) },
@@ -178,12 +190,13 @@ class Search {
       return;
     }
     const certificate = certify(program, solution);
-    this.add({ ...realised, shape, terms, solution, certificate, relaxedSeconds: solution.objective });
+    const score =
+      this.problem.objective === 'latency' ? realised.blockSeconds : this.score(realised.estimate.totalSeconds, terms);
+    this.add({ ...realised, shape, terms, solution, certificate, relaxedSeconds: solution.objective, score });
   }
 
   add(found: FoundPolicy): void {
-    const score = ({ estimate, terms }: FoundPolicy): number => this.score(estimate.totalSeconds, terms);
-    const position = this.found.findIndex((other) => score(found) < score(other));
+    const position = this.found.findIndex(({ score }) => found.score < score);
     this.found.splice(position === -1 ? this.found.length : position, 0, found);
   }
 }

@@ -42,6 +42,14 @@ describe('estimate', () => {
     expect(estimate['genTokensPerSecond']! * estimate['totalSeconds']!).toBeCloseTo(144 * 32, 6);
   });
 
+  it('lets the CPU attend to KV cache on disk, too', async () => {
+    const onDisk = ['--percent', '0', '100', '0', '0', '0', '100', '--gpu-batch-size', '8', '--cpu-attention', '1'];
+    const { policy, estimate } = documentOf(await flexplan('estimate', ...JOB, ...onDisk, '--json'));
+    expect(policy).toMatchObject({ cpuAttentionFraction: 1, diskKvCpuAttentionFraction: 1 });
+    const { stageSeconds } = estimate as { stageSeconds: { decode: { cpuAttention: number } } };
+    expect(stageSeconds.decode.cpuAttention).toBeGreaterThan(0);
+  });
+
   it('takes a policy from a file, and a plan for the policy in it', async () => {
     const folder = temporaryFolder();
     const direct = documentOf(await flexplan('estimate', ...JOB, ...PERCENT, '--json'));

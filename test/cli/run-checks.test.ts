@@ -20,6 +20,11 @@ describe('checkSameModel', () => {
     );
   });
 
+  it('refuses an embedding of another width, or one that is no longer the head', () => {
+    expect(() => checkSameModel(opt, { ...opt, embeddingSize: 512 })).toThrow('embeddingSize 768');
+    expect(() => checkSameModel(opt, { ...opt, tiedEmbeddings: false })).toThrow('tiedEmbeddings true');
+  });
+
   it('refuses another number format', () => {
     expect(() => checkSameModel(opt, { ...opt, dtype: 'float32' })).toThrow('dtype float16');
   });

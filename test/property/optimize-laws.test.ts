@@ -106,31 +106,40 @@ describe('a plan', () => {
     expect(compared).toBeGreaterThanOrEqual(10);
   });
 
-  it('keeps a latency limit, or says which one it could keep', async () => {
-    let kept = 0;
-    let raised = 0;
+  it('keeps a latency limit for each block, however many there are, or says which one it could keep', async () => {
+    const met = { kept: 0, raised: 0, longJobs: 0 };
     await fc.assert(
-      fc.asyncProperty(anyCase, fc.double({ min: 0.2, max: 1.5, noNaN: true }), async (job, part) => {
-        const { promptTokens, genTokens } = job.workload;
-        const endless = { promptTokens, genTokens };
-        const free = await plan({ ...job, workload: endless });
-        if (free.status === 'infeasible') return;
-        const maxLatencySeconds = part * free.plan.estimate.totalSeconds;
-        const limited = await plan({ ...job, workload: endless }, { ...AUTO, maxLatencySeconds });
-        if (limited.status === 'optimal') {
-          kept += 1;
-          expect(limited.plan.estimate.totalSeconds).toBeLessThanOrEqual(maxLatencySeconds);
-          return;
-        }
-        raised += 1;
-        expect(limited.shortfall).toEqual([]);
-        const cure = await plan({ ...job, workload: endless }, { ...AUTO, ...limited.changes[0]!.options });
-        expect(cure.status).toBe('optimal');
-      }),
-      { numRuns: 12 },
+      fc.asyncProperty(
+        anyCase,
+        fc.double({ min: 0.2, max: 1.5, noNaN: true }),
+        fc.boolean(),
+        async (job, part, open) => {
+          const { promptTokens, genTokens } = job.workload;
+          const limitedJob = open ? { ...job, workload: { promptTokens, genTokens } } : job;
+          const free = await plan(limitedJob);
+          if (free.status === 'infeasible') return;
+          const maxLatencySeconds = part * free.plan.job.blockSeconds;
+          const limited = await plan(limitedJob, { ...AUTO, maxLatencySeconds });
+          if (limited.status === 'optimal') {
+            const { blockSeconds, numBlocks } = limited.plan.job;
+            const { totalSeconds } = limited.plan.estimate;
+            met.kept += 1;
+            expect(blockSeconds).toBeLessThanOrEqual(maxLatencySeconds);
+            expect(totalSeconds).toBeLessThanOrEqual(numBlocks * blockSeconds * (1 + 1e-9));
+            if (totalSeconds > maxLatencySeconds) met.longJobs += 1;
+            return;
+          }
+          met.raised += 1;
+          expect(limited.shortfall).toEqual([]);
+          const cure = await plan(limitedJob, { ...AUTO, ...limited.changes[0]!.options });
+          expect(cure.status).toBe('optimal');
+        },
+      ),
+      { numRuns: 16 },
     );
-    expect(kept).toBeGreaterThanOrEqual(2);
-    expect(kept + raised).toBeGreaterThanOrEqual(5);
+    expect(met.kept).toBeGreaterThanOrEqual(3);
+    expect(met.kept + met.raised).toBeGreaterThanOrEqual(6);
+    expect(met.longJobs).toBeGreaterThanOrEqual(1);
   });
 });
 

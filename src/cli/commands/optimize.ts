@@ -9,7 +9,10 @@ const options = {
   ...option.capacityOptions,
   weightBits: option.bitsOrAuto('--weight-bits <bits>', '16, 4, or auto for the better (default: 16)'),
   kvBits: option.bitsOrAuto('--kv-bits <bits>', '16, 4, or auto for the better (default: 16)'),
-  maxLatencySeconds: option.number('--max-latency-seconds <s>', 'a block may take at most so long'),
+  maxLatencySeconds: option.number(
+    '--max-latency-seconds <s>',
+    'latency: a block, from its start to its last token, may take at most so long',
+  ),
   gpuBatchSize: option.count('--gpu-batch-size <n>', 'fix the sequences in one launch'),
   numGpuBatches: option.count('--num-gpu-batches <n>', 'fix the GPU batches of a block'),
   out: option.text('--out <file>', 'write the plan, for flexplan run'),
