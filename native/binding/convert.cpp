@@ -232,6 +232,7 @@ EngineConfig engineConfigFrom(const Napi::Object& object) {
   for (uint32_t n = 0; n < tensors.Length(); ++n) config.tensors.push_back(tensorFrom(element(tensors, n, "tensors")));
   config.gpuBatchSize = integerField(object, "gpuBatchSize");
   config.numGpuBatches = integerField(object, "numGpuBatches");
+  config.prefillChunkTokens = integerField(object, "prefillChunkTokens");
   config.weightBits = static_cast<int>(integerField(object, "weightBits"));
   config.kvCacheBits = static_cast<int>(integerField(object, "kvCacheBits"));
   config.overlap = booleanField(object, "overlap");

@@ -4,6 +4,28 @@
 
 namespace flexplan {
 
+namespace {
+
+// Slots of a GPU batch one after the other, as long as the chunk's prompts have no more tokens than that.
+void cutIntoChunks(Block& block, int64_t mostTokens) {
+  for (int64_t k = 0; k < block.numGpuBatches; ++k) {
+    block.firstChunk.push_back(static_cast<int64_t>(block.chunks.size()));
+    int64_t tokens = 0;
+    for (int64_t b = k * block.gpuBatchSize; b < (k + 1) * block.gpuBatchSize; ++b) {
+      const int64_t more = block.slots[static_cast<size_t>(b)].promptTokens;
+      if (b == k * block.gpuBatchSize || tokens + more > mostTokens) {
+        block.chunks.push_back({k, b, b});
+        tokens = 0;
+      }
+      tokens += more;
+      block.chunks.back().endSlot = b + 1;
+    }
+  }
+  block.firstChunk.push_back(static_cast<int64_t>(block.chunks.size()));
+}
+
+}  // namespace
+
 std::vector<Block> makeBlocks(const EngineConfig& config, std::span<const Sequence> sequences) {
   std::vector<Block> blocks;
   const auto numSequences = static_cast<int64_t>(sequences.size());
@@ -28,18 +50,31 @@ std::vector<Block> makeBlocks(const EngineConfig& config, std::span<const Sequen
       slot.scorePrompt = from.scorePrompt;
       block.numSteps = std::max(block.numSteps, from.maxTokens);
     }
+    cutIntoChunks(block, config.prefillChunkTokens);
     blocks.push_back(std::move(block));
   }
   return blocks;
 }
 
-void BatchStep::add(int64_t slot, std::span<const int32_t> ids, int64_t numPast) {
-  active.push_back({slot, static_cast<int64_t>(ids.size()), numPast, numTokens()});
-  for (const int32_t id : ids) {
-    tokenIds.push_back(id);
-    positions.push_back(
-        static_cast<int32_t>(numPast + (static_cast<int64_t>(tokenIds.size()) - 1 - active.back().firstRow)));
+void BatchStep::add(const ActiveSlot& slot, std::span<const int32_t> ids) {
+  ActiveSlot& added = active.emplace_back(slot);
+  added.numTokens = static_cast<int64_t>(ids.size());
+  added.firstRow = numTokens();
+  for (int64_t n = 0; n < added.numTokens; ++n) positions.push_back(static_cast<int32_t>(added.numPast + n));
+  tokenIds.insert(tokenIds.end(), ids.begin(), ids.end());
+}
+
+BatchStep BatchStep::piece(int64_t firstRow, int64_t numRows) const {
+  BatchStep piece;
+  for (const ActiveSlot& slot : active) {
+    const int64_t first = std::max(slot.firstRow, firstRow);
+    const int64_t count = std::min(slot.firstRow + slot.numTokens, firstRow + numRows) - first;
+    if (count <= 0) continue;
+    ActiveSlot part = slot;
+    part.numPast += first - slot.firstRow;
+    piece.add(part, std::span(tokenIds).subspan(static_cast<size_t>(first), static_cast<size_t>(count)));
   }
+  return piece;
 }
 
 }  // namespace flexplan

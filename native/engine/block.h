@@ -19,13 +19,29 @@ struct Slot {
   bool scorePrompt = false;
 };
 
+// Consecutive slots of one GPU batch whose prompts go through the model together.
+struct PrefillChunk {
+  int64_t batch;
+  int64_t firstSlot, endSlot;
+};
+
 struct Block {
   int64_t index = 0;
   int64_t numGpuBatches = 0;
   int64_t gpuBatchSize = 0;
   int64_t numSteps = 0;  // at most
   std::vector<Slot> slots;
+  std::vector<PrefillChunk> chunks;  // of all slots, in order
+  std::vector<int64_t> firstChunk;   // of each GPU batch, and behind the last
 
+  // What step 0 computes one after the other are chunks, later steps: GPU batches.
+  int64_t numItems(int64_t step) const { return step == 0 ? static_cast<int64_t>(chunks.size()) : numGpuBatches; }
+  // Of the step's items those of GPU batch k are [firstItem(step, k), firstItem(step, k + 1)).
+  int64_t firstItem(int64_t step, int64_t k) const { return step == 0 ? firstChunk[static_cast<size_t>(k)] : k; }
+  std::span<const Slot> chunk(const PrefillChunk& chunk) const {
+    return std::span(slots).subspan(static_cast<size_t>(chunk.firstSlot),
+                                    static_cast<size_t>(chunk.endSlot - chunk.firstSlot));
+  }
   std::span<const Slot> batch(int64_t k) const {
     return std::span(slots).subspan(static_cast<size_t>(k * gpuBatchSize), static_cast<size_t>(gpuBatchSize));
   }
@@ -37,10 +53,11 @@ std::vector<Block> makeBlocks(const EngineConfig& config, std::span<const Sequen
 // One live sequence in a step of its batch. Its tokens are rows [firstRow, firstRow + numTokens) of the batch's packed
 // tokens.
 struct ActiveSlot {
-  int64_t slot;  // in the block
-  int64_t numTokens;
-  int64_t numPast;
-  int64_t firstRow;
+  int64_t slot = 0;  // in the block
+  int64_t numTokens = 0;
+  int64_t numPast = 0;
+  int64_t firstRow = 0;
+  bool isPrompt = false;  // tokens of its prompt, else one that was generated
 
   int64_t lastRow() const { return firstRow + numTokens - 1; }
 };
@@ -53,12 +70,15 @@ struct BatchStep {
 
   int64_t numTokens() const { return static_cast<int64_t>(tokenIds.size()); }
   bool empty() const { return active.empty(); }
-  void add(int64_t slot, std::span<const int32_t> ids, int64_t numPast);
+  void add(const ActiveSlot& slot, std::span<const int32_t> ids);
+  // Rows [firstRow, firstRow + numRows) as a step of their own: the tokens before them are past.
+  BatchStep piece(int64_t firstRow, int64_t numRows) const;
 };
 
 // One square of the schedule.
 struct Item {
-  int64_t step, layer, batch;
+  int64_t step, layer;
+  int64_t batch;  // GPU batch; at step 0 the chunk
   int64_t index;  // in the order of the block
 
   Phase phase() const { return step == 0 ? Phase::kPrefill : Phase::kDecode; }

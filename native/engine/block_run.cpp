@@ -19,11 +19,17 @@ BlockRun::BlockRun(const Block& block, const BlockContext& context, int64_t firs
   loadsKvCache_ = block.numSteps > 1 && context.kvCache.loads(Phase::kDecode);
   storesKvCache_ = context.kvCache.stores(Phase::kPrefill);
   movesActivations_ = context.hiddenStates.moves();
-  for (auto& steps : batchSteps_) steps.resize(static_cast<size_t>(block.numGpuBatches));
+  for (auto& steps : batchSteps_) steps.resize(block.chunks.size());
 }
 
 Item BlockRun::item(int64_t step, int64_t layer, int64_t batch) const {
-  return {step, layer, batch, (step * numLayers_ + layer) * block_.numGpuBatches + batch};
+  const int64_t before = step == 0 ? 0 : numLayers_ * (block_.numItems(0) + (step - 1) * block_.numGpuBatches);
+  return {step, layer, batch, before + layer * block_.numItems(step) + batch};
+}
+
+// The index behind the last item of a GPU batch.
+int64_t BlockRun::indexAfter(int64_t step, int64_t layer, int64_t batch) const {
+  return item(step, layer, block_.firstItem(step, batch + 1)).index;
 }
 
 const BatchStep& BlockRun::batchStep(const Item& item) const {
@@ -31,20 +37,24 @@ const BatchStep& BlockRun::batchStep(const Item& item) const {
 }
 
 BatchStep& BlockRun::nextBatchStep(const Item& item) {
-  return batchSteps_[static_cast<size_t>((item.step + 1) % 2)][static_cast<size_t>(item.batch)];
+  const int64_t batch = item.step == 0 ? block_.chunks[static_cast<size_t>(item.batch)].batch : item.batch;
+  return batchSteps_[static_cast<size_t>((item.step + 1) % 2)][static_cast<size_t>(batch)];
 }
 
 void BlockRun::startFirstStep() {
   event_ = {block_.index, 0, {}, {}, {}};
-  for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
-    BatchStep& step = batchSteps_[0][static_cast<size_t>(k)];
-    for (int64_t b = k * block_.gpuBatchSize; b < (k + 1) * block_.gpuBatchSize; ++b) {
+  for (size_t c = 0; c < block_.chunks.size(); ++c) {
+    BatchStep& step = batchSteps_[0][c];
+    for (int64_t b = block_.chunks[c].firstSlot; b < block_.chunks[c].endSlot; ++b) {
       const int64_t sequence = block_.slots[static_cast<size_t>(b)].sequence;
       if (sequence < 0) continue;
       if (context_.cancellation.isCancelled(sequence)) {
         event_.finished.push_back({static_cast<int32_t>(sequence), FinishReason::kCancelled});
       } else {
-        step.add(b, context_.sequences[static_cast<size_t>(sequence)].promptIds, 0);
+        ActiveSlot entering;
+        entering.slot = b;
+        entering.isPrompt = true;
+        step.add(entering, context_.sequences[static_cast<size_t>(sequence)].promptIds);
       }
     }
   }
@@ -72,7 +82,7 @@ void BlockRun::runInOrder() {
   for (int64_t i = 0; !isEnded(i); ++i) {
     for (int64_t j = 0; j < numLayers_; ++j) {
       if (context_.weights.loads()) context_.weights.load(firstVisit_ + i * numLayers_ + j);
-      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+      for (int64_t k = 0; k < block_.numItems(i); ++k) {
         const Item x = item(i, j, k);
         loadKvCache(x);
         loadActivations(x);
@@ -117,7 +127,7 @@ void BlockRun::startTask(void (BlockRun::*task)(), Progress& progress) {
 void BlockRun::computeTask() {
   for (int64_t i = 0; !isEnded(i); ++i) {
     for (int64_t j = 0; j < numLayers_; ++j) {
-      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+      for (int64_t k = 0; k < block_.numItems(i); ++k) {
         const Item x = item(i, j, k);
         awaitInputs(x);
         compute(x);
@@ -165,9 +175,9 @@ void BlockRun::loadKvCacheTask() {
 void BlockRun::loadActivationsTask() {
   for (int64_t i = 0; !isEnded(i); ++i) {
     for (int64_t j = 1; j < numLayers_; ++j) {
-      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+      for (int64_t k = 0; k < block_.numItems(i); ++k) {
         const Item x = item(i, j, k);
-        activationsStored_.waitFor(std::max(indexAfter(i, j - 1, k), context_.hiddenStates.storesBefore(x)));
+        activationsStored_.waitFor(std::max(item(i, j - 1, k).index + 1, context_.hiddenStates.storesBefore(x)));
         if (isEnded(i)) return;
         loadActivations(x);
         activationsLoaded_.publish(x.index + 1);
@@ -180,7 +190,7 @@ void BlockRun::storeKvCacheTask() {
   for (int64_t i = 0; !isEnded(i); ++i) {
     if (i == 1 && !context_.kvCache.stores(Phase::kDecode)) return;
     for (int64_t j = 0; j < numLayers_; ++j) {
-      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+      for (int64_t k = 0; k < block_.numItems(i); ++k) {
         const Item x = item(i, j, k);
         if (j > 0 && j < numLayers_ - 1) {
           awaitComputed(x);
@@ -196,7 +206,7 @@ void BlockRun::storeKvCacheTask() {
 void BlockRun::storeActivationsTask() {
   for (int64_t i = 0; !isEnded(i); ++i) {
     for (int64_t j = 0; j < numLayers_; ++j) {
-      for (int64_t k = 0; k < block_.numGpuBatches; ++k) {
+      for (int64_t k = 0; k < block_.numItems(i); ++k) {
         const Item x = item(i, j, k);
         // The head stores nothing, but it reads its buffer until it is done.
         awaitComputed(x);
@@ -245,10 +255,10 @@ void BlockRun::compute(const Item& x) {
         finishHead(x, buffer);
       }
     });
-  } else if (isHead) {
+  } else if (isHead && x.step > 0) {
     nextBatchStep(x) = {};
   }
-  if (isHead && x.batch == block_.numGpuBatches - 1) endStep(x.step);
+  if (isHead && x.batch == block_.numItems(x.step) - 1) endStep(x.step);
 }
 
 // Samples the next token of each live sequence, and decides who goes on.
@@ -258,7 +268,7 @@ void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
     return block_.slots[static_cast<size_t>(active.slot)].sequence;
   };
   for (const ActiveSlot& active : step.active) {
-    if (x.step > 0 || !block_.slots[static_cast<size_t>(active.slot)].scorePrompt) continue;
+    if (!active.isPrompt || !block_.slots[static_cast<size_t>(active.slot)].scorePrompt) continue;
     results_[static_cast<size_t>(sequenceOf(active))].promptLogProbs =
         context_.forward.scorePrompt(x, step, active, buffer);
   }
@@ -271,11 +281,14 @@ void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
                               logits.subspan(n * vocab, vocab));
   });
   BatchStep& next = nextBatchStep(x);
-  next = {};
+  if (x.step > 0) next = {};  // the chunks of a GPU batch share one
   for (size_t n = 0; n < tokens.size(); ++n) {
     const ActiveSlot& active = step.active[n];
-    if (acceptToken(sequenceOf(active), x.step, tokens[n], logits.subspan(n * vocab, vocab)))
-      next.add(active.slot, {&tokens[n], 1}, active.numPast + active.numTokens);
+    if (!acceptToken(sequenceOf(active), x.step, tokens[n], logits.subspan(n * vocab, vocab))) continue;
+    ActiveSlot staying = active;
+    staying.numPast += active.numTokens;
+    staying.isPrompt = false;
+    next.add(staying, {&tokens[n], 1});
   }
 }
 
@@ -301,7 +314,8 @@ bool BlockRun::acceptToken(int64_t sequence, int64_t step, int32_t token, std::s
 
 void BlockRun::endStep(int64_t step) {
   if (step == 0) prefillSeconds_ = nowSeconds() - startSeconds_;
-  const auto& next = batchSteps_[static_cast<size_t>((step + 1) % 2)];
+  const auto next =
+      std::span(batchSteps_[static_cast<size_t>((step + 1) % 2)]).first(static_cast<size_t>(block_.numGpuBatches));
   if (std::ranges::all_of(next, [](const BatchStep& batch) { return batch.empty(); })) numSteps_.store(step + 1);
   context_.onStep(event_);
   event_ = {block_.index, step + 1, {}, {}, {}};

@@ -52,7 +52,7 @@ class BlockRun {
 
  private:
   Item item(int64_t step, int64_t layer, int64_t batch) const;
-  int64_t indexAfter(int64_t step, int64_t layer, int64_t batch) const { return item(step, layer, batch).index + 1; }
+  int64_t indexAfter(int64_t step, int64_t layer, int64_t batch) const;
   const BatchStep& batchStep(const Item& item) const;
   BatchStep& nextBatchStep(const Item& item);
   void startFirstStep();

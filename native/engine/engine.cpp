@@ -35,6 +35,7 @@ const EngineConfig& checked(const EngineConfig& config) {
   checkModel(config.model);
   if (config.gpuBatchSize <= 0 || config.numGpuBatches <= 0)
     badConfig("a batch shape above 0", std::min(config.gpuBatchSize, config.numGpuBatches));
+  if (config.prefillChunkTokens <= 0) badConfig("prompt tokens in a prefill chunk above 0", config.prefillChunkTokens);
   checkSlots(config, config.kvTiers);
   checkSlots(config, config.activationTiers);
   if (static_cast<int64_t>(config.cpuAttention.size()) != config.blockSize())

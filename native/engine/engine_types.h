@@ -22,6 +22,7 @@ struct EngineConfig {
   ModelShape model;
   std::vector<TensorSource> tensors;
   int64_t gpuBatchSize, numGpuBatches;
+  int64_t prefillChunkTokens;
   int weightBits, kvCacheBits;
   bool overlap;
   // Per slot of a block.

@@ -34,6 +34,7 @@ Forward::Forward(const EngineConfig& config, const Weights& weights, const Model
       hiddenStates_(hiddenStates),
       clock_(clock),
       embedding_(layers.embed, transfer, budgets),
+      maxTokens_(maxTokens),
       workspace_(config, maxTokens, embedding_.widestRowBytes(), device_) {
   if (!attendsOnCpu(config)) return;
   cpuAttentionWorkspace_ = TierBuffer::onHost(
@@ -55,19 +56,38 @@ void Forward::normalize(const Norm& norm, const float* x, float* y, int64_t toke
   device_.norm(x, norm.weight, norm.bias, shape_.normEpsilon, tokens, shape_.hiddenSize, y);
 }
 
-void Forward::readHidden(const Item& item, const BatchStep& step) {
-  for (const HiddenStates::Run& run : hiddenStates_.runs(item, step))
+void Forward::readHidden(const Item& item, const BatchStep& step, int64_t firstRow, int64_t numRows) {
+  for (const HiddenStates::Run& run : hiddenStates_.runs(item, step, firstRow, numRows))
     device_.toFloat(shape_.dtype, run.data, run.numRows, shape_.hiddenSize,
                     workspace_.hidden + run.firstRow * shape_.hiddenSize);
 }
 
-void Forward::writeHidden(const Item& item, const BatchStep& step) {
-  for (const HiddenStates::Run& run : hiddenStates_.runs(item, step))
+void Forward::writeHidden(const Piece& piece) {
+  for (const HiddenStates::Run& run :
+       hiddenStates_.runs(piece.item, piece.whole, piece.firstRow, piece.step.numTokens()))
     device_.fromFloat(shape_.dtype, workspace_.hidden + run.firstRow * shape_.hiddenSize, run.numRows,
                       shape_.hiddenSize, run.data);
 }
 
+template <typename Compute>
+void Forward::inPieces(const Item& item, const BatchStep& step, const std::byte* buffer, Compute&& compute) {
+  if (step.numTokens() <= maxTokens_) return compute(Piece{item, step, step, 0, buffer});
+  for (int64_t row = 0; row < step.numTokens(); row += maxTokens_) {
+    const BatchStep part = step.piece(row, maxTokens_);
+    compute(Piece{item, step, part, row, buffer});
+  }
+}
+
 void Forward::embed(const Item& item, const BatchStep& step, const std::byte* buffer) {
+  inPieces(item, step, buffer, [this](const Piece& piece) { embedPiece(piece); });
+}
+
+void Forward::decode(const Item& item, const BatchStep& step, const std::byte* buffer) {
+  inPieces(item, step, buffer, [this](const Piece& piece) { decodePiece(piece); });
+}
+
+void Forward::embedPiece(const Piece& piece) {
+  const auto& [item, whole, step, firstRow, buffer] = piece;
   const EmbedLayer& layer = layers_.embed;
   const int64_t tokens = step.numTokens();
   const Phase phase = item.phase();
@@ -87,12 +107,13 @@ void Forward::embed(const Item& item, const BatchStep& step, const std::byte* bu
     device_.toFloat(layer.positions->dtype, rows, tokens, shape_.hiddenSize, workspace_.normed);
     device_.add(workspace_.normed, tokens * shape_.hiddenSize, workspace_.hidden);
   }
-  writeHidden(item, step);
+  writeHidden(piece);
 }
 
 // pre-norm:   h += attention(norm(h));        h += mlp(norm(h))
 // post-norm:  h = norm(h + attention(h));     h = norm(h + mlp(h))
-void Forward::decode(const Item& item, const BatchStep& step, const std::byte* buffer) {
+void Forward::decodePiece(const Piece& piece) {
+  const auto& [item, whole, step, firstRow, buffer] = piece;
   const DecoderLayer& layer = layers_.decoders[static_cast<size_t>(item.layer - 1)];
   const LayerView view{weights_.layer(item.layer), buffer};
   const int64_t tokens = step.numTokens();
@@ -101,7 +122,7 @@ void Forward::decode(const Item& item, const BatchStep& step, const std::byte* b
   const float* const input = shape_.preNorm ? normed : hidden;
   {
     const auto timed = clock_.compute(item.phase());
-    readHidden(item, step);
+    readHidden(item, whole, firstRow, tokens);
     if (shape_.preNorm) normalize(layer.attentionNorm, hidden, normed, tokens);
     projectQkv(step, view, layer, input);
     storeNewKvRows(item, step);
@@ -123,7 +144,7 @@ void Forward::decode(const Item& item, const BatchStep& step, const std::byte* b
     device_.add(normed, tokens * shape_.hiddenSize, hidden);
   }
   if (!shape_.preNorm) normalize(layer.mlpNorm, hidden, hidden, tokens);
-  writeHidden(item, step);
+  writeHidden(piece);
 }
 
 void Forward::projectQkv(const BatchStep& step, const LayerView& view, const DecoderLayer& layer, const float* x) {
@@ -249,18 +270,12 @@ std::vector<float> Forward::scorePrompt(const Item& item, const BatchStep& step,
                                         const std::byte* buffer) {
   const auto timed = clock_.compute(item.phase());
   const int64_t vocab = shape_.vocabSize;
-  const int64_t rowsAtOnce = workspace_.areaFloats / vocab;
+  const int64_t rowsAtOnce = std::min(workspace_.areaFloats / vocab, maxTokens_);
   const int64_t last = active.lastRow();
   std::vector<float> scores(static_cast<size_t>(active.numTokens - 1));
   for (int64_t row = active.firstRow; row < last; row += rowsAtOnce) {
     const int64_t end = std::min(row + rowsAtOnce, last);
-    for (const HiddenStates::Run& run : hiddenStates_.runs(item, step)) {
-      const int64_t first = std::max(row, run.firstRow);
-      const int64_t count = std::min(end, run.firstRow + run.numRows) - first;
-      if (count > 0)
-        device_.toFloat(shape_.dtype, run.data + (first - run.firstRow) * shape_.hiddenBytes(), count,
-                        shape_.hiddenSize, workspace_.hidden + (first - row) * shape_.hiddenSize);
-    }
+    readHidden(item, step, row, end - row);
     project({weights_.layer(item.layer), buffer}, end - row, workspace_.area);
     const auto logits = device_.view(workspace_.area, (end - row) * vocab, hostScratch_);
     pool_.parallelFor(end - row, 1, [&](int64_t from, int64_t to) {

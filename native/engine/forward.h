@@ -26,7 +26,7 @@ struct ModelLayers {
 
 class Forward {
  public:
-  // Takes the workspace for GPU batches of at most `maxTokens` tokens.
+  // Takes the workspace for launches of at most `maxTokens` tokens; items of more go through in pieces.
   Forward(const EngineConfig& config, const Weights& weights, const ModelLayers& layers, ThreadPool& pool,
           Transfer& transfer, Budgets& budgets, KvCache& kvCache, HiddenStates& hiddenStates, StageClock& clock,
           int64_t maxTokens);
@@ -49,8 +49,20 @@ class Forward {
   cpu::Matmul product(const LayerView& layer, const Projection& projection, const float* x, float* out) const;
   void multiply(const LayerView& layer, const Projection& projection, const float* x, float* out, int64_t tokens);
   void normalize(const Norm& norm, const float* x, float* y, int64_t tokens);
-  void readHidden(const Item& item, const BatchStep& step);
-  void writeHidden(const Item& item, const BatchStep& step);
+  // Rows of the item's step that are computed in one launch, as a step of their own.
+  struct Piece {
+    const Item& item;
+    const BatchStep& whole;
+    const BatchStep& step;
+    int64_t firstRow;  // in `whole`
+    const std::byte* buffer;
+  };
+  template <typename Compute>
+  void inPieces(const Item& item, const BatchStep& step, const std::byte* buffer, Compute&& compute);
+  void embedPiece(const Piece& piece);
+  void decodePiece(const Piece& piece);
+  void readHidden(const Item& item, const BatchStep& step, int64_t firstRow, int64_t numRows);
+  void writeHidden(const Piece& piece);
   void projectQkv(const BatchStep& step, const LayerView& view, const DecoderLayer& layer, const float* x);
   void storeNewKvRows(const Item& item, const BatchStep& step);
   cpu::AttentionShape attentionShape() const;
@@ -70,6 +82,7 @@ class Forward {
   HiddenStates& hiddenStates_;
   StageClock& clock_;
   EmbeddingReader embedding_;
+  const int64_t maxTokens_;
   Workspace workspace_;
   TierBuffer cpuAttentionWorkspace_;  // q, then the output: [S, qSize] each
   std::vector<float> hostScratch_;

@@ -39,19 +39,29 @@ HiddenStates::HiddenStates(const EngineConfig& config, const std::vector<Block>&
 
 HiddenStates::Layout HiddenStates::layOut(const Block& block) const {
   Layout layout;
-  for (int64_t k = 0; k < block.numGpuBatches; ++k) {
+  for (const PrefillChunk& chunk : block.chunks) {
     PerTier<int64_t> bytes{};
-    for (const Slot& slot : block.batch(k)) bytes[slot.activationTier] += slot.promptTokens * rowBytes_;
-    layout.batches.push_back(layout.homeBytes);
+    for (const Slot& slot : block.chunk(chunk)) bytes[slot.activationTier] += slot.promptTokens * rowBytes_;
+    layout.chunks.push_back(layout.homeBytes);
     for (const Tier tier : kAllTiers) {
       layout.reservedBytes[tier] += bytes[tier];
       layout.homeBytes[tier] += tier == Tier::kDisk ? roundUp(bytes[tier], kPage) : bytes[tier];
     }
-    const int64_t away = bytes[Tier::kGpu] + bytes[Tier::kCpu] + bytes[Tier::kDisk] - bytes[deviceTier_];
-    layout.bufferBytes = std::max(layout.bufferBytes, away);
-    layout.diskStagingBytes = std::max(layout.diskStagingBytes, roundUp(bytes[Tier::kDisk], kPage));
+    makeRoom(layout, bytes);
+  }
+  for (int64_t k = 0; k < block.numGpuBatches; ++k) {
+    PerTier<int64_t> bytes{};
+    for (const Slot& slot : block.batch(k)) bytes[slot.activationTier] += slot.sequence >= 0 ? rowBytes_ : 0;
+    makeRoom(layout, bytes);
   }
   return layout;
+}
+
+// Buffers for items with so many bytes on each tier.
+void HiddenStates::makeRoom(Layout& layout, const PerTier<int64_t>& bytes) const {
+  const int64_t away = bytes[Tier::kGpu] + bytes[Tier::kCpu] + bytes[Tier::kDisk] - bytes[deviceTier_];
+  layout.bufferBytes = std::max(layout.bufferBytes, away);
+  layout.diskStagingBytes = std::max(layout.diskStagingBytes, roundUp(bytes[Tier::kDisk], kPage));
 }
 
 void HiddenStates::beginBlock(const Block& block) {
@@ -90,16 +100,20 @@ std::byte* HiddenStates::locate(const Item& item, const Packing& packing, Tier t
   return awayBuffer(item) + (tier == Tier::kDisk ? packing.bytes[Tier::kCpu] : 0) + offset;
 }
 
-std::vector<HiddenStates::Run> HiddenStates::runs(const Item& item, const BatchStep& step) const {
+std::vector<HiddenStates::Run> HiddenStates::runs(const Item& item, const BatchStep& step, int64_t firstRow,
+                                                  int64_t numRows) const {
   const Packing packing = pack(step);
   std::vector<Run> runs;
   for (size_t n = 0; n < step.active.size(); ++n) {
     const ActiveSlot& active = step.active[n];
-    std::byte* const data = locate(item, packing, tierOf(active), packing.offsets[n]);
+    const int64_t first = std::max(active.firstRow, firstRow);
+    const int64_t count = std::min(active.lastRow() + 1, firstRow + numRows) - first;
+    if (count <= 0) continue;
+    std::byte* const data = locate(item, packing, tierOf(active), packing.offsets[n]) + (first - active.firstRow) * rowBytes_;
     if (!runs.empty() && runs.back().data + runs.back().numRows * rowBytes_ == data) {
-      runs.back().numRows += active.numTokens;
+      runs.back().numRows += count;
     } else {
-      runs.push_back({active.firstRow, active.numTokens, data});
+      runs.push_back({first - firstRow, count, data});
     }
   }
   return runs;

@@ -33,8 +33,9 @@ class HiddenStates {
     int64_t firstRow, numRows;
     std::byte* data;
   };
-  // Where compute of `item` finds its input and leaves its output.
-  std::vector<Run> runs(const Item& item, const BatchStep& step) const;
+  // Where compute of `item` finds its input and leaves its output: rows [firstRow, firstRow + numRows) of the step,
+  // numbered from 0.
+  std::vector<Run> runs(const Item& item, const BatchStep& step, int64_t firstRow, int64_t numRows) const;
   // The row of each active slot's last token.
   std::vector<const std::byte*> lastRows(const Item& item, const BatchStep& step) const;
 
@@ -45,7 +46,7 @@ class HiddenStates {
   static constexpr int64_t kBuffers = 3;
 
   struct Layout {
-    std::vector<PerTier<int64_t>> batches;  // where each GPU batch begins in the home of each tier
+    std::vector<PerTier<int64_t>> chunks;  // where each prefill chunk begins in the home of each tier
     PerTier<int64_t> homeBytes{};
     PerTier<int64_t> reservedBytes{};
     int64_t bufferBytes = 0;
@@ -57,10 +58,15 @@ class HiddenStates {
     std::vector<int64_t> offsets;
   };
   Layout layOut(const Block& block) const;
+  void makeRoom(Layout& layout, const PerTier<int64_t>& bytes) const;
   Packing pack(const BatchStep& step) const;
   Tier tierOf(const ActiveSlot& active) const { return block_->slots[static_cast<size_t>(active.slot)].activationTier; }
   bool isHome(Tier tier) const { return tier == deviceTier_; }
-  int64_t home(const Item& item, Tier tier) const { return layout_.batches[static_cast<size_t>(item.batch)][tier]; }
+  // Later steps have fewer rows, from where the GPU batch's first chunk begins.
+  int64_t home(const Item& item, Tier tier) const {
+    const int64_t chunk = item.step == 0 ? item.batch : block_->firstItem(0, item.batch);
+    return layout_.chunks[static_cast<size_t>(chunk)][tier];
+  }
   std::byte* diskStaging(const Item& item) const;
   std::byte* awayBuffer(const Item& item) const;
   std::byte* locate(const Item& item, const Packing& packing, Tier tier, int64_t offset) const;

@@ -59,10 +59,12 @@ KvCache::KvCache(const EngineConfig& config, const std::vector<Block>& blocks, T
 KvCache::Layout KvCache::layOut(const Block& block) const {
   Layout layout;
   layout.places.resize(block.slots.size());
-  for (int64_t k = 0; k < block.numGpuBatches; ++k) {
-    PerPhase<int64_t> staging{};
-    int64_t diskStaging = 0;
-    for (int64_t b = k * block.gpuBatchSize; b < (k + 1) * block.gpuBatchSize; ++b) {
+  PerPhase<int64_t> staging{};
+  int64_t diskStaging = 0;
+  for (const PrefillChunk& chunk : block.chunks) {
+    staging[Phase::kPrefill] = 0;
+    if (chunk.firstSlot % block.gpuBatchSize == 0) staging[Phase::kDecode] = diskStaging = 0;
+    for (int64_t b = chunk.firstSlot; b < chunk.endSlot; ++b) {
       const Slot& slot = block.slots[static_cast<size_t>(b)];
       if (slot.sequence < 0) continue;
       Place& place = layout.places[static_cast<size_t>(b)];
@@ -108,7 +110,7 @@ int64_t KvCache::storesBefore(const Item& item) const {
   const int64_t freed = item.index - numBuffers(item.phase()) + 1;
   if (item.phase() == Phase::kPrefill) return freed;
   // The two phases divide the same staging memory differently.
-  const int64_t endOfPrefill = (numLayers_ + 2) * block_->numGpuBatches;
+  const int64_t endOfPrefill = (numLayers_ + 2) * block_->numItems(0);
   return std::max(freed, endOfPrefill);
 }
 

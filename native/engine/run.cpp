@@ -28,14 +28,17 @@ std::span<const Sequence> checked(const RunContext& context, std::span<const Seq
   return sequences;
 }
 
-// Most tokens of a GPU batch at prefill.
-int64_t maxBatchTokens(const std::vector<Block>& blocks) {
+// Most tokens of a launch: a chunk of a GPU batch's prompts, or one token of each of its sequences.
+int64_t maxLaunchTokens(const std::vector<Block>& blocks, int64_t prefillChunkTokens) {
   int64_t most = 1;
   for (const Block& block : blocks) {
     for (int64_t k = 0; k < block.numGpuBatches; ++k) {
-      int64_t tokens = 0;
-      for (const Slot& slot : block.batch(k)) tokens += slot.promptTokens;
-      most = std::max(most, tokens);
+      int64_t tokens = 0, sequences = 0;
+      for (const Slot& slot : block.batch(k)) {
+        tokens += slot.promptTokens;
+        sequences += slot.sequence >= 0;
+      }
+      most = std::max({most, sequences, std::min(tokens, prefillChunkTokens)});
     }
   }
   return most;
@@ -54,9 +57,10 @@ Run::Run(const RunContext& context, std::span<const Sequence> sequences, const C
       hiddenStates_(context.config, blocks_, transfer_, context.budgets),
       weightStream_(context.weights, transfer_, context.budgets, trace_, context.config.overlap),
       deviceScratch_(
-          context.device.reserve(context.config.model, {maxBatchTokens(blocks_), context.config.gpuBatchSize})),
+          context.device.reserve(context.config.model, {maxLaunchTokens(blocks_, context.config.prefillChunkTokens),
+                                                        context.config.gpuBatchSize})),
       forward_(context.config, context.weights, context.layers, context.pool, transfer_, context.budgets, kvCache_,
-               hiddenStates_, clock_, maxBatchTokens(blocks_)) {
+               hiddenStates_, clock_, maxLaunchTokens(blocks_, context.config.prefillChunkTokens)) {
   result_.sequences.resize(sequences.size());
   for (const Block& block : blocks_) numVisitsPlanned_ += block.numSteps * context.config.model.numScheduleLayers();
 }

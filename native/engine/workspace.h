@@ -10,7 +10,7 @@
 namespace flexplan {
 
 struct Workspace {
-  // maxTokens: most tokens of a GPU batch at prefill.
+  // maxTokens: most tokens of a launch.
   Workspace(const EngineConfig& config, int64_t maxTokens, int64_t maxTableRowBytes, Device& device);
 
   TierBuffer memory;

@@ -204,6 +204,15 @@ void testErrors(Checks& check, const TemporaryFolder& folder) {
   const auto sequences = someSequences(model.shape, random, 4);
   EngineConfig config = plainConfig(model, folder);
   const RunResult enough = runOnce(config, sequences);
+  config.gpuBatchSize = 4;
+  config.kvTiers = config.activationTiers = std::vector<Tier>(4, Tier::kCpu);
+  config.cpuAttention.resize(4);
+  const int64_t whole = runOnce(config, sequences).peakBytes[Tier::kCpu];
+  config.prefillChunkTokens = 4;
+  const RunResult inPieces = runOnce(config, sequences);
+  check.that(sameResults(inPieces, enough) && inPieces.peakBytes[Tier::kCpu] < whole,
+             "chunks: prompts in pieces take a smaller workspace");
+  config = plainConfig(model, folder);
   config.capacityBytes[Tier::kCpu] = enough.peakBytes[Tier::kCpu];
   check.that(sameResults(runOnce(config, sequences), enough), "caps: the peak is enough");
   --config.capacityBytes[Tier::kCpu];

@@ -167,6 +167,7 @@ EngineConfig plainConfig(const TinyModel& model, const TemporaryFolder& folder) 
   config.model = model.shape;
   config.tensors = model.tensors;
   config.gpuBatchSize = config.numGpuBatches = 1;
+  config.prefillChunkTokens = 2048;
   config.weightBits = config.kvCacheBits = 16;
   config.kvTiers = config.activationTiers = {Tier::kCpu};
   config.cpuAttention = {0};
@@ -183,6 +184,7 @@ EngineConfig randomConfig(const EngineConfig& base, Random& random) {
   config.gpuToCpuRate = std::pow(10.0, random.uniform(7.5f, 10));
   config.gpuBatchSize = 1 + random.below(4);
   config.numGpuBatches = 1 + random.below(4);
+  config.prefillChunkTokens = 1 + random.below(60);
   config.overlap = random.below(4) > 0;
   config.trace = true;
   config.kvTiers = randomTiers(random, hasGpu, config.blockSize());

@@ -1,7 +1,7 @@
 /** A job's sequences as blocks and GPU batches, each a stretch of the job: what it sums up to is known without walking over it. */
 import { rememberedFor } from '../remembered.js';
 import { jobBlocks, type BlockGroup } from '../workload/blocks.js';
-import { jobSequences, type Amount, type JobSequences } from '../workload/sequences.js';
+import { jobSequences, promptTokensOf, type Amount, type JobSequences } from '../workload/sequences.js';
 import type { Workload } from '../workload/workload.js';
 import type { BatchShape } from './cost-terms.js';
 
@@ -33,6 +33,8 @@ export interface Selection {
 /** Blocks that fill the same slots: all full blocks of a job, or its last partial one. */
 export interface BlockSet extends Selection {
   readonly gpuBatchSize: number;
+  /** Batches have no more prompt tokens than this, but one sequence at least: prefill chunks. Infinity: GPU batches. */
+  readonly chunkTokens: number;
   readonly numBlocks: number;
   readonly blocks: readonly BlockGroup[];
   /** Number of blocks whose longest sequence generates so many tokens. */
@@ -58,7 +60,7 @@ const setsOfShape = rememberedFor((workload: Workload, shape: number): BlockSet[
   const isFull = ({ first, end }: BlockGroup) => end - first === gpuBatchSize * numGpuBatches;
   return [blocks.filter(isFull), blocks.filter((group) => !isFull(group))]
     .filter((groups) => groups.length > 0)
-    .map((groups) => blockSet(sequences, gpuBatchSize, groups));
+    .map((groups) => blockSet(sequences, { gpuBatchSize, chunkTokens: Infinity }, groups));
 });
 
 /** The blocks of several sets as one set, cut into batches of another size if wanted. */
@@ -66,22 +68,38 @@ export function unionOf(sets: readonly BlockSet[], gpuBatchSize: number): BlockS
   if (sets.length === 1 && sets[0]!.gpuBatchSize === gpuBatchSize) return sets[0]!;
   return blockSet(
     sets[0]!.sequences,
-    gpuBatchSize,
+    { gpuBatchSize, chunkTokens: Infinity },
     sets.flatMap(({ blocks }) => blocks),
   );
 }
 
+/** The same blocks with each GPU batch cut into prefill chunks; the set itself where none is larger than a chunk. */
+export const inChunks = rememberedFor((set: BlockSet, chunkTokens: number): BlockSet => {
+  const { sequences, gpuBatchSize, blocks } = set;
+  if (largestBatchOf(set, promptTokensOf) <= chunkTokens) return set;
+  return blockSet(sequences, { gpuBatchSize, chunkTokens }, blocks);
+});
+
+export function isInChunks({ chunkTokens }: BlockSet): boolean {
+  return chunkTokens < Infinity;
+}
+
+/** The most batches (chunks) of a block. */
+export function mostBatches(set: BlockSet): number {
+  return Math.max(...set.blocks.map((block) => cutBlock(set.sequences, set, block).length));
+}
+
 /** The batches of a set with nothing but the sequences in some slots of their block: `ranges`, ascending and apart. */
 export function pickSlots(set: BlockSet, ranges: readonly SlotRange[]): Selection {
-  const { sequences, gpuBatchSize, blocks } = set;
+  const { sequences, blocks } = set;
   const [only] = ranges;
   const mostSlots = Math.max(...blocks.map(({ first, end }) => end - first));
   if (ranges.length === 1 && only!.first === 0 && only!.end >= mostSlots) return set;
   const batches: Batch[] = [];
-  for (const { count, first, end } of blocks) {
+  for (const block of blocks) {
+    const { count, first } = block;
     let r = 0;
-    for (let start = first; start < end; start += gpuBatchSize) {
-      const batchEnd = Math.min(start + gpuBatchSize, end);
+    for (const { first: start, end: batchEnd } of cutBlock(sequences, set, block)) {
       const parts: Stretch[] = [];
       for (; r < ranges.length && first + ranges[r]!.first < batchEnd; r++) {
         const range = ranges[r]!;
@@ -115,7 +133,23 @@ export function batchSum(sequences: JobSequences, parts: Batch['parts'], amount:
   return sum;
 }
 
-function blockSet(sequences: JobSequences, gpuBatchSize: number, blocks: readonly BlockGroup[]): BlockSet {
+type Cut = Pick<BlockSet, 'gpuBatchSize' | 'chunkTokens'>;
+
+/** A block's batches (chunks) in order. */
+function cutBlock(sequences: JobSequences, { gpuBatchSize, chunkTokens }: Cut, { first, end }: Stretch): Stretch[] {
+  const batches: Stretch[] = [];
+  for (let start = first; start < end; ) {
+    const batchEnd = Math.min(first + (Math.floor((start - first) / gpuBatchSize) + 1) * gpuBatchSize, end);
+    let stop = chunkTokens < Infinity ? start + 1 : batchEnd;
+    while (stop < batchEnd && sequences.sum(promptTokensOf, start, stop + 1) <= chunkTokens) stop++;
+    batches.push({ first: start, end: stop });
+    start = stop;
+  }
+  return batches;
+}
+
+function blockSet(sequences: JobSequences, cut: Cut, blocks: readonly BlockGroup[]): BlockSet {
+  const { gpuBatchSize } = cut;
   const longestOfBlock = new Map<number, number>();
   const batches: Batch[] = [];
   let numBlocks = 0;
@@ -124,12 +158,13 @@ function blockSet(sequences: JobSequences, gpuBatchSize: number, blocks: readonl
     add(longestOfBlock, sequences.mostGenTokens(first, end), count);
     const numFull = sequences.alike ? Math.floor((end - first) / gpuBatchSize) : 0;
     const rest = first + numFull * gpuBatchSize;
-    if (numFull > 0)
-      addBatch(sequences, batches, { count: count * numFull, parts: [{ first, end: first + gpuBatchSize }] });
-    for (let start = rest; start < end; start += gpuBatchSize)
-      addBatch(sequences, batches, { count, parts: [{ first: start, end: Math.min(start + gpuBatchSize, end) }] });
+    const addCut = (times: number, stretch: Stretch) => {
+      for (const part of cutBlock(sequences, cut, stretch)) addBatch(sequences, batches, { count: times, parts: [part] });
+    };
+    if (numFull > 0) addCut(count * numFull, { first, end: first + gpuBatchSize });
+    addCut(count, { first: rest, end });
   }
-  return { ...selection(sequences, batches), gpuBatchSize, numBlocks, blocks, longestOfBlock };
+  return { ...selection(sequences, batches), ...cut, numBlocks, blocks, longestOfBlock };
 }
 
 function selection(sequences: JobSequences, batches: readonly Batch[]): Selection {

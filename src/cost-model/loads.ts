@@ -117,7 +117,7 @@ function stepLoad(set: BlockSet, range: StepRange): StepLoad {
 /** More than any number of sequences in a launch. */
 const KEY_STRIDE = 2 ** 22;
 
-/** Each batch launches once with all its prompts. */
+/** Each batch (chunk) launches once with all its prompts. (A longer prompt than a chunk goes in pieces; they count as one.) */
 function prefillLaunches({ sequences, batches }: BlockSet): Launch[] {
   const launches = new Map<number, { tokens: number; sequences: number; count: number }>();
   for (const { count, parts } of batches) {

@@ -26,9 +26,11 @@ import {
   type Affine,
   type PlacementPoint,
 } from './affine.js';
-import { largestBatchOf, unionOf, type BlockSet } from './block-sets.js';
-import { portionTerm, type KvHome } from './shares.js';
+import { inChunks, largestBatchOf, mostBatches, unionOf, type BlockSet } from './block-sets.js';
+import { portionTerm, type KvHome, type Portion } from './shares.js';
 import { EMBEDDING_ROWS_IN_FLIGHT } from './embedding-rows.js';
+import { prefillChunkTokens } from '../policy/policy.js';
+import type { BatchShape } from './cost-terms.js';
 import type { Setting } from './movement.js';
 
 const PAGE_BYTES = 4096;
@@ -59,7 +61,7 @@ const AWAY_ACTIVATION_HOMES: readonly Tier[] = ['cpu', 'disk'];
 
 /** For each tier the expressions whose maximum is its peak: one for each moment that may be the fullest. `sets`: all blocks of the job. */
 export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<Tier, Affine[]> {
-  const job = wholeJob(sets);
+  const job = wholeJob(sets, prefillChunkTokens(setting.shape));
   const rounding = constant(MOST_BUFFERS * (setting.hasGpu ? CACHE_LINE_BYTES : PAGE_BYTES));
   const onDevice = sum(weightBuffers(setting), workspace(setting, job), rounding);
   const gpu = [homeBytes(setting, job, 'gpu'), onDevice, activationBuffers(setting, job), cudaOnGpu(setting, job)];
@@ -90,16 +92,19 @@ export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<T
 interface Job {
   /** All blocks, cut into GPU batches. */
   readonly batches: BlockSet;
+  /** The same, cut into prefill chunks. */
+  readonly chunks: BlockSet;
   /** All blocks, each as if it were one batch. */
   readonly blocks: BlockSet;
 }
 
-const wholeJob = remembered((sets: readonly BlockSet[]): Job => {
+const wholeJob = rememberedFor((sets: readonly BlockSet[], chunkTokens: number): Job => {
   const largestBlock = Math.max(...sets.flatMap(({ blocks }) => blocks.map(({ first, end }) => end - first)));
-  return { batches: unionOf(sets, sets[0]!.gpuBatchSize), blocks: unionOf(sets, largestBlock) };
+  const batches = unionOf(sets, sets[0]!.gpuBatchSize);
+  return { batches, chunks: inChunks(batches, chunkTokens), blocks: unionOf(sets, largestBlock) };
 });
 
-function homeBytes(setting: Setting, { blocks }: Job, tier: Tier): Affine {
+function homeBytes(setting: Setting, { blocks, chunks }: Job, tier: Tier): Affine {
   const { model, shape, shares } = setting;
   const [kvCache, bytes] =
     tier === 'disk'
@@ -108,7 +113,7 @@ function homeBytes(setting: Setting, { blocks }: Job, tier: Tier): Affine {
   return sum(
     weightHomeBytes(setting, tier),
     portionTerm(shares.kvCache.largestBatch(blocks, KV_HOMES[tier], kvCache), model.numLayers * bytes),
-    activationBytes(setting, blocks, tier, tier === 'disk' ? shape.numGpuBatches : 0),
+    activationBytes(setting, blocks, tier, tier === 'disk' ? mostBatches(chunks) : 0),
   );
 }
 
@@ -197,9 +202,9 @@ const widestTableRowBytes = rememberedFor((model: ModelConfig, weightBits: Weigh
 });
 
 /** Prefill attends on the device, so every slot that is not at home there passes through it. */
-function prefillKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
-  const rowOf = kvRowBytes(model, shape.kvCacheBits);
-  return portionTerm(shares.kvCache.largestBatch(batches, AWAY_KV_HOMES, promptTokensOf), PREFILL_KV_BUFFERS * rowOf);
+function prefillKvStaging({ model, shape, shares }: Setting, { chunks }: Job): Affine {
+  const rows = shares.kvCache.largestBatch(chunks, AWAY_KV_HOMES, promptTokensOf);
+  return portionTerm(rows, PREFILL_KV_BUFFERS * kvRowBytes(model, shape.kvCacheBits));
 }
 
 function decodeKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
@@ -218,19 +223,26 @@ function diskKvStaging({ model, shape, shares }: Setting, { batches }: Job): Aff
   return portionTerm(pages, STAGING_BUFFERS * PAGE_BYTES);
 }
 
-function activationBuffers({ model, shares }: Setting, { batches }: Job): Affine {
-  const tokens = shares.activations.largestBatch(batches, AWAY_ACTIVATION_HOMES, promptTokensOf);
-  return portionTerm(tokens, STAGING_BUFFERS * hiddenBytes(model));
+function activationBuffers(setting: Setting, job: Job): Affine {
+  return portionTerm(largestHiddenStates(setting, job, AWAY_ACTIVATION_HOMES), STAGING_BUFFERS);
 }
 
-function diskActivationStaging(setting: Setting, { batches }: Job): Affine {
-  return scale(STAGING_BUFFERS, activationBytes(setting, batches, 'disk', 1));
+function diskActivationStaging(setting: Setting, job: Job): Affine {
+  const { amount, share } = largestHiddenStates(setting, job, ACTIVATION_HOMES.disk);
+  return scale(STAGING_BUFFERS * (amount + (amount > 0 ? PAGE_BYTES : 0)), share);
+}
+
+/** The most hidden states at these homes of an item: the prompts of a chunk, or one token of each sequence of a GPU batch. */
+function largestHiddenStates({ model, shares }: Setting, { batches, chunks }: Job, homes: readonly Tier[]): Portion {
+  const prompts = shares.activations.largestBatch(chunks, homes, promptTokensOf);
+  const sequences = shares.activations.largestBatch(batches, homes, oneSequence);
+  return { amount: hiddenBytes(model) * Math.max(prompts.amount, sequences.amount), share: prompts.share };
 }
 
 /** Intermediates of the largest launch, and its logits: fp32 on every device. */
 function workspace({ model, shape }: Setting, { batches }: Job): Affine {
   const { hiddenSize, ffnSize, numHeads, numKvHeads, headDim, embeddingSize, experts } = model;
-  const tokens = largestBatchOf(batches, promptTokensOf);
+  const tokens = launchTokens(shape, batches);
   const heads = (2 * numHeads + 2 * numKvHeads) * headDim;
   const perToken =
     2 * hiddenSize +
@@ -242,10 +254,10 @@ function workspace({ model, shape }: Setting, { batches }: Job): Affine {
 }
 
 /** What a CUDA device needs of its own memory beside operands: a fixed part, and the input of the largest product in 16 bits. */
-function cudaOnGpu({ model, device }: Setting, { batches }: Job): Affine {
+function cudaOnGpu({ model, shape, device }: Setting, { batches }: Job): Affine {
   if (device !== 'cuda') return ZERO;
   const { hiddenSize, ffnSize, numHeads, headDim, embeddingSize } = model;
-  const tokens = largestBatchOf(batches, ({ promptTokens }) => promptTokens);
+  const tokens = launchTokens(shape, batches);
   const widest = Math.max(hiddenSize, numHeads * headDim, ffnSize, embeddingSize);
   const padded = Math.ceil(widest / CUDA_INPUT_PAD_COLUMNS) * CUDA_INPUT_PAD_COLUMNS;
   return constant(CUDA_GPU_BYTES + inLines(CUDA_INPUT_BYTES * tokens * padded));
@@ -258,6 +270,12 @@ function cudaOnHost({ device }: Setting): Affine {
 /** Logits are sampled on the host. */
 function cudaLogits({ model, shape, device }: Setting): Affine {
   return constant(device === 'cuda' ? inLines(FLOAT_BYTES * shape.gpuBatchSize * model.vocabSize) : 0);
+}
+
+/** The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch. */
+function launchTokens(shape: BatchShape, batches: BlockSet): number {
+  const prompts = largestBatchOf(batches, promptTokensOf);
+  return Math.max(Math.min(prompts, prefillChunkTokens(shape)), largestBatchOf(batches, oneSequence));
 }
 
 function cpuAttentionWorkspace({ model, shape, hasGpu }: Setting): Affine {

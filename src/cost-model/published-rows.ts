@@ -2,7 +2,7 @@
 import { FlexplanError } from '../errors.js';
 import { findModel } from '../models/registry.js';
 import { policyFromPercent } from '../policy/check-policy.js';
-import { QUANT_GROUP_SIZE } from '../policy/policy.js';
+import { QUANT_GROUP_SIZE, UNCUT_PREFILL } from '../policy/policy.js';
 import { documentCheck } from '../schema.js';
 import type { FreeConstant } from './calibration.js';
 import { OBSERVED_QUANTITIES, type Observation, type ObservedQuantity } from './observations.js';
@@ -123,6 +123,7 @@ function observationOf(row: PublishedRow, resolution: number): Observation {
     quantGroupSize: QUANT_GROUP_SIZE,
     cpuAttentionFraction: attendedByCpu,
     diskKvCpuAttentionFraction: attendedByCpu,
+    prefillChunkTokens: UNCUT_PREFILL,
     overlap: row.overlap ?? true,
   });
   return {

@@ -11,7 +11,7 @@ import type { Device, Tier } from '../tiers.js';
 import type { Amount } from '../workload/sequences.js';
 import { constant, minus, scale, sum, variable, ZERO, type Affine } from './affine.js';
 import type { BatchShape } from './cost-terms.js';
-import { largestBatchOf, pickSlots, totalOf, type BlockSet, type Selection } from './block-sets.js';
+import { isInChunks, largestBatchOf, pickSlots, totalOf, type BlockSet, type Selection } from './block-sets.js';
 import { liveInstances, type StepRange } from './loads.js';
 
 /** Where a sequence keeps its KV cache, and whether the CPU attends to it or it moves to the device. */
@@ -29,7 +29,7 @@ interface SlotShares<Home> {
   total(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
   /** GPU batches x steps in which a sequence at these homes is live. */
   liveBatches(set: BlockSet, homes: readonly Home[], range: StepRange): Portion;
-  /** The most that one GPU batch sums up at these homes. */
+  /** The most that one GPU batch (chunk) sums up at these homes. Planned chunks: they may be wholly there, whatever the fraction. */
   largestBatch(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
 }
 
@@ -131,7 +131,10 @@ function plannedSlots<Home>(shareOfHome: (home: Home) => Affine): SlotShares<Hom
   return {
     total: (set, homes, amount) => ({ amount: totalOf(set, amount), share: share(homes) }),
     liveBatches: (set, homes, range) => ({ amount: liveInstances(set.longest, range), share: share(homes) }),
-    largestBatch: (set, homes, amount) => ({ amount: largestBatchOf(set, amount), share: share(homes) }),
+    largestBatch: (set, homes, amount) => ({
+      amount: largestBatchOf(set, amount),
+      share: isInChunks(set) ? ONE : share(homes),
+    }),
   };
 }
 

@@ -3,6 +3,7 @@ import { capacityBytes, deviceRates, hasGpuTier } from '../hardware/check-profil
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { LayerKind } from '../models/tensors.js';
+import { prefillChunkTokens } from '../policy/policy.js';
 import type { Realisation } from '../policy/realisation.js';
 import { once } from '../remembered.js';
 import type { Phase } from '../tiers.js';
@@ -18,7 +19,7 @@ import {
   headSeconds,
 } from './compute.js';
 import type { BatchShape, CostTerms, Segment } from './cost-terms.js';
-import { blockSets, type BlockSet } from './block-sets.js';
+import { blockSets, inChunks, type BlockSet } from './block-sets.js';
 import { decodeLoads, numLaunches, prefillLoad, wholeDecodeLoad, type StepLoad } from './loads.js';
 import { peakBytes } from './memory.js';
 import type { Movement, Setting } from './movement.js';
@@ -79,7 +80,7 @@ function jobSegments(setting: Setting, hardware: HardwareProfile, sets: readonly
 }
 
 function setSegments(schedule: Schedule, set: BlockSet): Segment[] {
-  const prefill = prefillLoad(set);
+  const prefill = prefillLoad(inChunks(set, prefillChunkTokens(schedule.setting.shape)));
   const decode = decodeLoads(set);
   const wholeDecode = decode.length > 1 ? wholeDecodeLoad(set) : decode[0];
   return [

@@ -70,6 +70,7 @@ export interface NativeEngineConfig {
   readonly tensors: readonly NativeTensor[];
   readonly gpuBatchSize: number;
   readonly numGpuBatches: number;
+  readonly prefillChunkTokens: number;
   readonly weightBits: 16 | 4;
   readonly kvCacheBits: 16 | 4;
   readonly overlap: boolean;

@@ -1,6 +1,6 @@
 /** Everything resolved: model, files, policy and caps -> the flat description that crosses to the native engine. */
 import type { ModelConfig } from '../models/model-config.js';
-import type { Policy } from '../policy/policy.js';
+import { prefillChunkTokens, type Policy } from '../policy/policy.js';
 import type { Realisation, TensorPlacement } from '../policy/realisation.js';
 import { type Device, type Tier, TIERS } from '../tiers.js';
 import { fileDataType, type ModelFolder } from './model-folder.js';
@@ -32,6 +32,7 @@ export function nativeEngineConfig(
     tensors: nativeTensors(folder, realisation),
     gpuBatchSize: policy.gpuBatchSize,
     numGpuBatches: policy.numGpuBatches,
+    prefillChunkTokens: prefillChunkTokens(policy),
     weightBits: policy.weightBits,
     kvCacheBits: policy.kvCacheBits,
     overlap: policy.overlap,

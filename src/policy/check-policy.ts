@@ -30,6 +30,7 @@ export const policySchema = {
     quantGroupSize: { const: QUANT_GROUP_SIZE },
     cpuAttentionFraction: fraction,
     diskKvCpuAttentionFraction: fraction,
+    prefillChunkTokens: count,
     overlap: { type: 'boolean' },
   },
   required: [

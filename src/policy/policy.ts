@@ -25,11 +25,22 @@ export interface Policy {
   readonly cpuAttentionFraction: number;
   /** The same for the KV cache on the disk tier, after staging in RAM. Absent: 0. */
   readonly diskKvCpuAttentionFraction?: number;
+  /** At prefill the sequences of a GPU batch go through a layer in chunks of at most so many prompt tokens. Absent: 2048. */
+  readonly prefillChunkTokens?: number;
   /** Run the six tasks concurrently. */
   readonly overlap: boolean;
 }
 
 export const QUANT_GROUP_SIZE = VALUES_PER_QUANT_GROUP;
+
+/** As `prefillChunkTokens`: systems that do not cut a GPU batch into chunks. */
+export const UNCUT_PREFILL = Number.MAX_SAFE_INTEGER;
+const DEFAULT_PREFILL_CHUNK_TOKENS = 2048;
+
+/** The policy's, or what holds without one. */
+export function prefillChunkTokens(policy: Pick<Policy, 'prefillChunkTokens'>): number {
+  return policy.prefillChunkTokens ?? DEFAULT_PREFILL_CHUNK_TOKENS;
+}
 
 export function blockSize(policy: Pick<Policy, 'gpuBatchSize' | 'numGpuBatches'>): number {
   return policy.gpuBatchSize * policy.numGpuBatches;

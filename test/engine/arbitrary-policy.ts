@@ -32,6 +32,7 @@ export function arbitraryCase(bits: Pick<Policy, 'weightBits' | 'kvCacheBits'>):
         quantGroupSize: fc.constant(64),
         cpuAttentionFraction: fc.constantFrom(0, 0.5, 1),
         diskKvCpuAttentionFraction: fc.constantFrom(0, 0.5, 1),
+        prefillChunkTokens: fc.constantFrom(4, 20, 2048),
         overlap: fc.boolean(),
       })
       .map((policy) => ({ device, policy: { ...policy, ...bits } })),

@@ -6,7 +6,7 @@ import { capacityBytes, hasGpuTier } from '../../hardware/check-profile.js';
 import type { HardwareProfile } from '../../hardware/hardware-profile.js';
 import type { ModelConfig } from '../../models/model-config.js';
 import { kvRowBytes } from '../../models/tensors.js';
-import { QUANT_GROUP_SIZE, type Policy, type TierFractions } from '../../policy/policy.js';
+import { QUANT_GROUP_SIZE, UNCUT_PREFILL, type Policy, type TierFractions } from '../../policy/policy.js';
 import type { Tier } from '../../tiers.js';
 import type { Workload } from '../../workload/workload.js';
 import { estimate } from '../estimate.js';
@@ -46,6 +46,7 @@ function rowByRowPolicy(
     kvCacheBits: 16,
     quantGroupSize: QUANT_GROUP_SIZE,
     cpuAttentionFraction: 0,
+    prefillChunkTokens: UNCUT_PREFILL,
     overlap,
   };
 }
