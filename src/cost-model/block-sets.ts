@@ -138,7 +138,7 @@ type Cut = Pick<BlockSet, 'gpuBatchSize' | 'chunkTokens'>;
 /** A block's batches (chunks) in order. */
 function cutBlock(sequences: JobSequences, { gpuBatchSize, chunkTokens }: Cut, { first, end }: Stretch): Stretch[] {
   const batches: Stretch[] = [];
-  for (let start = first; start < end; ) {
+  for (let start = first; start < end;) {
     const batchEnd = Math.min(first + (Math.floor((start - first) / gpuBatchSize) + 1) * gpuBatchSize, end);
     let stop = chunkTokens < Infinity ? start + 1 : batchEnd;
     while (stop < batchEnd && sequences.sum(promptTokensOf, start, stop + 1) <= chunkTokens) stop++;
@@ -159,7 +159,8 @@ function blockSet(sequences: JobSequences, cut: Cut, blocks: readonly BlockGroup
     const numFull = sequences.alike ? Math.floor((end - first) / gpuBatchSize) : 0;
     const rest = first + numFull * gpuBatchSize;
     const addCut = (times: number, stretch: Stretch) => {
-      for (const part of cutBlock(sequences, cut, stretch)) addBatch(sequences, batches, { count: times, parts: [part] });
+      for (const part of cutBlock(sequences, cut, stretch))
+        addBatch(sequences, batches, { count: times, parts: [part] });
     };
     if (numFull > 0) addCut(count * numFull, { first, end: first + gpuBatchSize });
     addCut(count, { first: rest, end });
