@@ -24,7 +24,11 @@ export interface SearchSummary {
   readonly solvingSeconds: number;
   /** Of the chosen shape's linear program, before rounding to whole slices. */
   readonly relaxedGenTokensPerSecond: number;
-  /** 1 - realised / relaxed throughput: what rounding to whole rows and sequences costs. */
+  /**
+   * 1 - realised / relaxed throughput: what rounding to whole rows and sequences costs. A little below 0 where the slices
+   * do better than fractions can know: positions that no prompt reaches are the last rows of their table, so those that lie on
+   * disk are never read.
+   */
   readonly roundingLossFraction: number;
 }
 

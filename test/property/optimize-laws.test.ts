@@ -31,8 +31,11 @@ const anyPolicyOfJob = (numSequences: number): fc.Arbitrary<Policy> =>
     overlap: fc.constant(true),
   });
 
-/** What rounding to whole rows and sequences, and shapes between those of the grid, may cost a plan at this size. */
-const ROUNDING = 0.03;
+/**
+ * What a plan may give away: a thousandth that the search does not find worth another program, and at this size, where a
+ * sequence is a thirtieth of a job, rounding to whole ones. (2400 random policies over 60 jobs were better by less than 0.4 %.)
+ */
+const ROUNDING = 0.01;
 
 describe('a plan', () => {
   it('fits as it is realised, says what the cost model says, and passes its own schema', async () => {
