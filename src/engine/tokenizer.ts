@@ -57,10 +57,11 @@ export class Tokenizer {
 
   /** With the special tokens that tokenizer.json puts around a text, unless told otherwise. */
   encode(text: string, { addSpecialTokens = true } = {}): number[] {
-    return understood(
-      'tokenizer.json',
-      () => this.#tokenizer.encode(text, { add_special_tokens: addSpecialTokens }).ids,
-    );
+    return understood('tokenizer.json', () => {
+      const { ids } = this.#tokenizer.encode(text, { add_special_tokens: addSpecialTokens });
+      if (!ids.every((id) => Number.isSafeInteger(id))) throw new Error('a token without an id');
+      return ids;
+    });
   }
 
   /** Ids that the tokenizer does not know (padding of the vocabulary) decode to nothing. */
