@@ -113,7 +113,7 @@ function homeBytes(setting: Setting, { blocks, chunks }: Job, tier: Tier): Affin
   return sum(
     weightHomeBytes(setting, tier),
     portionTerm(shares.kvCache.largestBatch(blocks, KV_HOMES[tier], kvCache), model.numLayers * bytes),
-    activationBytes(setting, blocks, tier, tier === 'disk' ? mostBatches(chunks) : 0),
+    activationBytes(setting, blocks, tier, tier === 'disk' ? Math.max(shape.numGpuBatches, mostBatches(chunks)) : 0),
   );
 }
 
