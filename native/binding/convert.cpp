@@ -277,6 +277,7 @@ Napi::Object toJs(Napi::Env env, const RunResult& result) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("sequences", toJsArray(env, result.sequences));
   object.Set("numBlocks", static_cast<double>(result.numBlocks));
+  object.Set("sharedPrefixTokens", static_cast<double>(result.sharedPrefixTokens));
   object.Set("prefillSeconds", result.seconds[Phase::kPrefill]);
   object.Set("decodeSeconds", result.seconds[Phase::kDecode]);
   object.Set("stageSeconds", byPhase(env, [&](Phase phase) {

@@ -64,6 +64,24 @@ void BatchStep::add(const ActiveSlot& slot, std::span<const int32_t> ids) {
   tokenIds.insert(tokenIds.end(), ids.begin(), ids.end());
 }
 
+void BatchStep::addPrompt(int64_t slot, const Sequence& sequence, std::vector<const Sequence*>& prompts) {
+  ActiveSlot entering;
+  entering.slot = slot;
+  entering.isPrompt = true;
+  const std::vector<int32_t>& ids = sequence.promptIds;
+  // Scores are wanted of tokens that are computed.
+  for (size_t n = 0; n < prompts.size() && !sequence.scorePrompt; ++n) {
+    const std::vector<int32_t>& other = prompts[n]->promptIds;
+    const auto mostShared = static_cast<int64_t>(std::min(ids.size() - 1, other.size()));
+    const int64_t shared = std::mismatch(ids.begin(), ids.begin() + mostShared, other.begin()).first - ids.begin();
+    if (shared < kLeastSharedTokens || shared <= entering.numPast) continue;
+    entering.numPast = shared;
+    entering.leader = static_cast<int64_t>(n);
+  }
+  add(entering, std::span(ids).subspan(static_cast<size_t>(entering.numPast)));
+  prompts.push_back(&sequence);
+}
+
 BatchStep BatchStep::piece(int64_t firstRow, int64_t numRows) const {
   BatchStep piece;
   for (const ActiveSlot& slot : active) {

@@ -58,12 +58,16 @@ struct ActiveSlot {
   int64_t numPast = 0;
   int64_t firstRow = 0;
   bool isPrompt = false;  // tokens of its prompt, else one that was generated
+  // A prompt that begins like another of its chunk: the first numPast rows of its KV cache are those of active[leader].
+  int64_t leader = -1;
 
   int64_t lastRow() const { return firstRow + numTokens - 1; }
 };
 
 // What one GPU batch computes in one step: the same through all layers.
 struct BatchStep {
+  static constexpr int64_t kLeastSharedTokens = 16;
+
   std::vector<ActiveSlot> active;
   std::vector<int32_t> tokenIds;
   std::vector<int32_t> positions;
@@ -71,6 +75,9 @@ struct BatchStep {
   int64_t numTokens() const { return static_cast<int64_t>(tokenIds.size()); }
   bool empty() const { return active.empty(); }
   void add(const ActiveSlot& slot, std::span<const int32_t> ids);
+  // Adds a prompt without the prefix that it has in common with one added before; its last token is always computed.
+  // `prompts`: whole, of the active slots. Prefixes of fewer than kLeastSharedTokens are not worth the copies.
+  void addPrompt(int64_t slot, const Sequence& sequence, std::vector<const Sequence*>& prompts);
   // Rows [firstRow, firstRow + numRows) as a step of their own: the tokens before them are past.
   BatchStep piece(int64_t firstRow, int64_t numRows) const;
 };

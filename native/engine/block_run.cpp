@@ -45,16 +45,15 @@ void BlockRun::startFirstStep() {
   event_ = {block_.index, 0, {}, {}, {}};
   for (size_t c = 0; c < block_.chunks.size(); ++c) {
     BatchStep& step = batchSteps_[0][c];
+    std::vector<const Sequence*> prompts;
     for (int64_t b = block_.chunks[c].firstSlot; b < block_.chunks[c].endSlot; ++b) {
       const int64_t sequence = block_.slots[static_cast<size_t>(b)].sequence;
       if (sequence < 0) continue;
       if (context_.cancellation.isCancelled(sequence)) {
         event_.finished.push_back({static_cast<int32_t>(sequence), FinishReason::kCancelled});
       } else {
-        ActiveSlot entering;
-        entering.slot = b;
-        entering.isPrompt = true;
-        step.add(entering, context_.sequences[static_cast<size_t>(sequence)].promptIds);
+        step.addPrompt(b, context_.sequences[static_cast<size_t>(sequence)], prompts);
+        numSharedTokens_ += step.active.back().numPast;
       }
     }
   }
@@ -288,6 +287,7 @@ void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
     ActiveSlot staying = active;
     staying.numPast += active.numTokens;
     staying.isPrompt = false;
+    staying.leader = -1;
     next.add(staying, {&tokens[n], 1});
   }
 }

@@ -47,6 +47,8 @@ class BlockRun {
   void stop();
 
   int64_t numStepsDone() const { return numSteps_.load(); }
+  // Prompt tokens that were not computed, because another prompt begins with them.
+  int64_t numSharedTokens() const { return numSharedTokens_; }
   // Since run() began; prefill ends when the last GPU batch has its first tokens.
   PerPhase<double> secondsSoFar() const;
 
@@ -97,6 +99,7 @@ class BlockRun {
   StepEvent event_;
   double startSeconds_ = 0;
   double prefillSeconds_ = 0;
+  int64_t numSharedTokens_ = 0;
 };
 
 }  // namespace flexplan

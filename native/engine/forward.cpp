@@ -126,6 +126,7 @@ void Forward::decodePiece(const Piece& piece) {
     if (shape_.preNorm) normalize(layer.attentionNorm, hidden, normed, tokens);
     projectQkv(step, view, layer, input);
     storeNewKvRows(item, step);
+    copySharedKvRows(item, step);
   }
   const int64_t projected = device_.mark();
   {
@@ -169,6 +170,17 @@ void Forward::storeNewKvRows(const Item& item, const BatchStep& step) {
   for (const ActiveSlot& active : step.active) runs.push_back({kvCache_.newRows(item, active), active.numTokens});
   device_.storeKvRows({kvCache_.dtype(), workspace_.k, workspace_.v, shape_.kvSize(), shape_.numKvHeads, shape_.headDim},
                       runs);
+}
+
+// In order: a leader may have rows of its own leader.
+void Forward::copySharedKvRows(const Item& item, const BatchStep& step) {
+  for (const ActiveSlot& active : step.active) {
+    if (active.leader < 0) continue;
+    const ActiveSlot& leader = step.active[static_cast<size_t>(active.leader)];
+    const CopyPiece rows{kvCache_.deviceRows(item, active), kvCache_.deviceRows(item, leader),
+                         active.numPast * kvCache_.rowBytes()};
+    device_.copy({&rows, 1});
+  }
 }
 
 cpu::AttentionShape Forward::attentionShape() const {

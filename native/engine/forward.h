@@ -65,6 +65,7 @@ class Forward {
   void writeHidden(const Piece& piece);
   void projectQkv(const BatchStep& step, const LayerView& view, const DecoderLayer& layer, const float* x);
   void storeNewKvRows(const Item& item, const BatchStep& step);
+  void copySharedKvRows(const Item& item, const BatchStep& step);
   cpu::AttentionShape attentionShape() const;
   void attendOnDevice(const Item& item, const BatchStep& step);
   void attendOnCpu(const Item& item, const BatchStep& step, int64_t projected);

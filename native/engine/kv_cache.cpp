@@ -167,21 +167,27 @@ void KvCache::load(const Item& item, const BatchStep& step) {
   transfer_.copy(item.phase(), Link::kCpuToGpu, fromDisk);
 }
 
+// The rows that are not at home yet: of a prompt also those that it shares.
+KvCache::NewRows KvCache::newRowsOf(const ActiveSlot& active) const {
+  const int64_t first = active.isPrompt && active.leader >= 0 ? 0 : active.numPast;
+  return {first * rowBytes_, (active.numPast + active.numTokens - first) * rowBytes_};
+}
+
 void KvCache::store(const Item& item, const BatchStep& step) {
   std::vector<CopyPiece> toCpu;
   for (const ActiveSlot& active : step.active) {
     if (isHome(slot(active)) || deviceTier_ == Tier::kCpu || attendedByCpu(item, active)) continue;
-    const int64_t past = active.numPast * rowBytes_;
-    toCpu.push_back({hostRows(item, active) + past, deviceRows(item, active) + past, active.numTokens * rowBytes_});
+    const auto [offset, bytes] = newRowsOf(active);
+    toCpu.push_back({hostRows(item, active) + offset, deviceRows(item, active) + offset, bytes});
   }
   transfer_.copy(item.phase(), Link::kGpuToCpu, toCpu);
 
   IoBatch writes(transfer_.io(), &transfer_.meter());
   for (const ActiveSlot& active : step.active) {
     if (slot(active).kvTier != Tier::kDisk) continue;
-    const int64_t bytes = active.numTokens * rowBytes_;
+    const auto [offset, bytes] = newRowsOf(active);
     // The staging buffer has the rows before, so the pages that the new rows touch are whole.
-    const PageWindow pages = PageWindow::around(active.numPast * rowBytes_, bytes);
+    const PageWindow pages = PageWindow::around(offset, bytes);
     writes.write(disk_, homeOffset(item, active) + pages.offset, pages.bytes, diskStaging(item, active) + pages.offset,
                  bytes);
   }

@@ -59,7 +59,11 @@ class KvCache {
     PerPhase<int64_t> stagingBytes{};  // of one buffer
     int64_t diskStagingBytes = 0;      // of one buffer
   };
+  struct NewRows {
+    int64_t offset, bytes;  // from the slot's first row
+  };
   Layout layOut(const Block& block) const;
+  NewRows newRowsOf(const ActiveSlot& active) const;
   bool isHome(const Slot& slot) const { return slot.kvTier == deviceTier_; }
   const Slot& slot(const ActiveSlot& active) const { return block_->slots[static_cast<size_t>(active.slot)]; }
   const Place& place(const ActiveSlot& active) const { return layout_.places[static_cast<size_t>(active.slot)]; }

@@ -112,6 +112,7 @@ void Run::runBlock(const Block& block, const StepCallback& onStep) {
     const auto seconds = blockRun.secondsSoFar();
     for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) result_.seconds[phase] += seconds[phase];
     ++result_.numBlocks;
+    result_.sharedPrefixTokens += blockRun.numSharedTokens();
   };
   try {
     blockRun.run();

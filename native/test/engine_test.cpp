@@ -155,6 +155,39 @@ void testAsyncDevice(Checks& check, const TemporaryFolder& folder, int numPolici
   check.that(numWaits > 100 * numPolicies, "async: the device did lag behind, " + std::to_string(numWaits));
 }
 
+// Prompts that begin alike are computed once per chunk, wherever their KV rows live.
+void testSharedPrefixes(Checks& check, const TemporaryFolder& folder, int numPolicies) {
+  Random random(13);
+  for (const Family family : {Family::kOpt, Family::kMixtral}) {
+    const std::string name = "shared prefix, family " + std::to_string(static_cast<int>(family));
+    const TinyModel model(family, DataType::kFloat16, folder.file(name));
+    auto sequences = someSequences(model.shape, random, 10);
+    std::vector<int32_t> prefix;
+    for (int t = 0; t < 24; ++t) prefix.push_back(static_cast<int32_t>(random.below(model.shape.vocabSize)));
+    // All of it, a part of it, and nothing of it in turn; one prompt is the prefix itself, one a repetition.
+    for (size_t n = 0; n < sequences.size(); ++n)
+      sequences[n].promptIds.insert(sequences[n].promptIds.begin(), prefix.begin(),
+                                    prefix.end() - static_cast<int64_t>(n % 3) * 6);
+    sequences[1].promptIds = prefix;
+    sequences[3].promptIds = sequences[2].promptIds;
+    for (const int kvCacheBits : {16, 4}) {
+      EngineConfig base = plainConfig(model, folder);
+      base.kvCacheBits = kvCacheBits;
+      const RunResult expected = runOnce(base, sequences);
+      check.that(expected.sharedPrefixTokens == 0, name + ": a sequence alone shares nothing");
+      int64_t numShared = 0;
+      for (int n = 0; n < numPolicies; ++n) {
+        EngineConfig config = randomConfig(base, random);
+        config.prefillChunkTokens += 100;
+        const RunResult result = runOnce(config, sequences);
+        check.that(sameResults(result, expected), name + ": results of policy " + std::to_string(n));
+        numShared += result.sharedPrefixTokens;
+      }
+      check.that(numShared > 16 * numPolicies, name + ": enough was shared, " + std::to_string(numShared));
+    }
+  }
+}
+
 // A GPU device, everything on disk: every kind of traffic there is.
 EngineConfig everythingOnDisk(const TinyModel& model, const TemporaryFolder& folder, bool overlap) {
   EngineConfig config = plainConfig(model, folder);
@@ -312,6 +345,7 @@ int main(int argc, char** argv) {
   const TemporaryFolder folder;
   testProgress(check);
   testPlacements(check, folder, numPolicies);
+  testSharedPrefixes(check, folder, numPolicies);
   testAsyncDevice(check, folder, numPolicies);
   testErrors(check, folder);
   testCancel(check, folder);

@@ -55,6 +55,7 @@ export function runDocument<P extends MeasuredPlan>({
     promptTokens: sequences.reduce((sum, { promptTokens }) => sum + promptTokens, 0),
     genTokens,
     numBlocks: run.numBlocks,
+    sharedPrefixTokens: run.sharedPrefixTokens,
     ...times,
     stageSeconds: run.stageSeconds,
     trafficBytes: run.trafficBytes,

@@ -134,6 +134,8 @@ export interface NativeTraceEvent {
 export interface NativeRunResult {
   readonly sequences: readonly NativeSequenceResult[];
   readonly numBlocks: number;
+  /** Prompt tokens that were not computed, because another prompt of their chunk begins with them. */
+  readonly sharedPrefixTokens: number;
   readonly prefillSeconds: number;
   readonly decodeSeconds: number;
   /** Busy seconds per stage. */

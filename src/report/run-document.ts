@@ -32,6 +32,8 @@ export interface RunDocument {
   /** Of all sequences together, as many as were really generated. */
   readonly genTokens: number;
   readonly numBlocks: number;
+  /** Prompt tokens that were not computed, because another prompt begins with them. */
+  readonly sharedPrefixTokens?: number;
   readonly prefillSeconds: number;
   readonly decodeSeconds: number;
   readonly totalSeconds: number;

@@ -36,6 +36,7 @@ export const runSchema = {
     promptTokens: amount,
     genTokens: amount,
     numBlocks: amount,
+    sharedPrefixTokens: amount,
     ...measurements,
     capacityBytes: amounts(TIERS),
     placedBytes: {
