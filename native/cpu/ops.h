@@ -12,6 +12,7 @@
 
 #include "core/data_type.h"
 #include "core/thread_pool.h"
+#include "cpu/activation.h"
 
 namespace flexplan::cpu {
 
@@ -58,7 +59,6 @@ void rmsNorm(ThreadPool& pool, const float* x, const float* weight, float epsilo
 // y += x
 void add(ThreadPool& pool, const float* x, int64_t count, float* y);
 
-enum class Activation { kRelu, kGelu, kGeluTanh, kSilu };
 // x = f(x), or x = f(gate) * x when gate is not null
 void activate(ThreadPool& pool, Activation f, const float* gate, int64_t count, float* x);
 

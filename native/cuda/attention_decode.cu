@@ -30,10 +30,10 @@ struct RowShare {
   uint32_t words[kSlices][kType == DataType::kFloat32 ? 4 : 2];  // kInt4: header, word
 
   // whole: the head's dimensions come in fours that are aligned.
-  __device__ __forceinline__ void load(const std::byte* row, int lane, int64_t headDim, bool whole) {
+  __device__ __forceinline__ void load(const std::byte* row, int lane, int headDim, bool whole) {
 #pragma unroll
     for (int s = 0; s < kSlices; ++s) {
-      const int64_t first = dimensionOf<kType>(s, lane, 0);
+      const int first = dimensionOf<kType>(s, lane, 0);
       if constexpr (kType == DataType::kInt4) {
         if (s * kSlice >= headDim) break;
         words[s][0] = int4Header(row + s * kInt4Bytes);
@@ -72,7 +72,7 @@ struct RowShare {
     to[3] = four.w;
   }
   template <int kWords>
-  __device__ __forceinline__ static void loadPartly(const std::byte* row, int64_t first, int64_t headDim, uint32_t (&to)[kWords]) {
+  __device__ __forceinline__ static void loadPartly(const std::byte* row, int first, int headDim, uint32_t (&to)[kWords]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (i * kWords % 4 == 0) to[i * kWords / 4] = 0;
@@ -86,7 +86,7 @@ struct RowShare {
 // What a block works on: one query, kHeads query heads from firstHead on that share kvHead, positions [begin, end).
 struct Unit {
   AttentionSequence sequence;
-  int64_t query, kvHead, firstHead, numHeads, begin, end;
+  int query, kvHead, firstHead, numHeads, begin, end;
   bool whole;
 };
 
@@ -130,7 +130,7 @@ __device__ __forceinline__ void loadQueries(const AttentionCall& call, const Uni
     for (int s = 0; s < kSlices; ++s)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int64_t dimension = dimensionOf<kType>(s, lane, i), head = u.firstHead + smaller(h, u.numHeads - 1);
+        const int dimension = dimensionOf<kType>(s, lane, i), head = u.firstHead + smaller(h, u.numHeads - 1);
         const float* const from = u.sequence.q + u.query * call.shape.qStride + head * call.shape.headDim;
         q[h][s][i] = dimension < call.shape.headDim ? from[dimension] * call.scale : 0.0f;
       }
@@ -139,26 +139,26 @@ __device__ __forceinline__ void loadQueries(const AttentionCall& call, const Uni
 // Calls body(position in the chunk, row) for the team's positions of the chunk that are attended, kAtOnce rows loaded together.
 // All lanes of a warp take the same path: body may exchange values. exists: whether the position is attended.
 template <DataType kType, int kSlices, typename Body>
-__device__ __forceinline__ void forEachRow(const AttentionCall& call, const Unit& u, int64_t chunk, int which, Body&& body) {
+__device__ __forceinline__ void forEachRow(const AttentionCall& call, const Unit& u, int chunk, int which, Body&& body) {
   const int team = static_cast<int>(threadIdx.x) / kTeam, lane = static_cast<int>(threadIdx.x) % kTeam;
   for (int first = 0; first < kChunk && chunk + first < u.end; first += kTeams * kAtOnce) {
     RowShare<kType, kSlices> rows[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       // Positions beyond the run repeat one of it.
-      const int64_t position = smaller(larger(chunk + first + i * kTeams + team, u.begin), u.end - 1);
-      rows[i].load(kvHeadRow(call, u.sequence, position, u.kvHead, which), lane, call.shape.headDim, u.whole);
+      const int position = smaller(larger(chunk + first + i * kTeams + team, u.begin), u.end - 1);
+      rows[i].load(kvHeadRow(call, u.sequence, position, u.kvHead, which), lane, static_cast<int>(call.shape.headDim), u.whole);
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
-      const int64_t position = chunk + first + i * kTeams + team;
+      const int position = chunk + first + i * kTeams + team;
       body(first + i * kTeams + team, position >= u.begin && position < u.end, rows[i]);
     }
   }
 }
 
 template <DataType kType, int kHeads, int kSlices>
-__device__ __forceinline__ void putScores(const AttentionCall& call, const Unit& u, int64_t chunk, const float (&q)[kHeads][kSlices][4],
+__device__ __forceinline__ void putScores(const AttentionCall& call, const Unit& u, int chunk, const float (&q)[kHeads][kSlices][4],
                                           Shared<kHeads, kSlices>& shared) {
   const int lane = static_cast<int>(threadIdx.x) % kTeam;
   forEachRow<kType, kSlices>(call, u, chunk, 0, [&](int at, bool exists, const RowShare<kType, kSlices>& row) {
@@ -167,7 +167,7 @@ __device__ __forceinline__ void putScores(const AttentionCall& call, const Unit&
     for (int s = 0; s < kSlices; ++s)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int64_t dimension = dimensionOf<kType>(s, lane, i);
+        const int dimension = dimensionOf<kType>(s, lane, i);
         const float value = dimension < call.shape.headDim ? row.value(s, i) : 0.0f;
 #pragma unroll
         for (int h = 0; h < kHeads; ++h) products[h] = fmaf(q[h][s][i], value, products[h]);
@@ -179,7 +179,7 @@ __device__ __forceinline__ void putScores(const AttentionCall& call, const Unit&
 
 // Warp h turns the scores of head h into weights, and keeps its maximum and sum.
 template <int kHeads, int kSlices>
-__device__ __forceinline__ void weigh(int64_t positions, float& maximum, float& sum, Shared<kHeads, kSlices>& shared) {
+__device__ __forceinline__ void weigh(int positions, float& maximum, float& sum, Shared<kHeads, kSlices>& shared) {
   const int head = static_cast<int>(threadIdx.x) / kWarpSize, lane = static_cast<int>(threadIdx.x) % kWarpSize;
   if (head >= kHeads) return;
   float highest = maximum, total = 0;
@@ -198,7 +198,7 @@ __device__ __forceinline__ void weigh(int64_t positions, float& maximum, float& 
 }
 
 template <DataType kType, int kHeads, int kSlices>
-__device__ __forceinline__ void addValues(const AttentionCall& call, const Unit& u, int64_t chunk, float (&out)[kHeads][kSlices][4],
+__device__ __forceinline__ void addValues(const AttentionCall& call, const Unit& u, int chunk, float (&out)[kHeads][kSlices][4],
                                           const Shared<kHeads, kSlices>& shared) {
 #pragma unroll
   for (int h = 0; h < kHeads; ++h)
@@ -222,14 +222,14 @@ __device__ __forceinline__ void addValues(const AttentionCall& call, const Unit&
 // Where the result of a run goes: the output itself, or (outputs not yet divided, maximum, sum) for the combination.
 struct Destination {
   float* partials;  // [count, numHeads, splits, headDim + 2], or null
-  int64_t splits;
+  int splits;
 };
 
 template <DataType kType, int kHeads, int kSlices>
 __device__ __forceinline__ void write(const AttentionCall& call, const Unit& u, const Destination& to, int64_t partial,
                                       const float (&out)[kHeads][kSlices][4], Shared<kHeads, kSlices>& shared) {
   const int team = static_cast<int>(threadIdx.x) / kTeam, lane = static_cast<int>(threadIdx.x) % kTeam;
-  const int64_t headDim = call.shape.headDim;
+  const int headDim = static_cast<int>(call.shape.headDim);
 #pragma unroll
   for (int h = 0; h < kHeads; ++h)
 #pragma unroll
@@ -237,8 +237,8 @@ __device__ __forceinline__ void write(const AttentionCall& call, const Unit& u, 
 #pragma unroll
       for (int i = 0; i < 4; ++i) shared.outputs[team][h][dimensionOf<kType>(s, lane, i)] = out[h][s][i];
   __syncthreads();
-  for (int64_t i = threadIdx.x; i < u.numHeads * headDim; i += kThreads) {
-    const int64_t h = i / headDim, d = i % headDim, head = u.firstHead + h;
+  for (int i = static_cast<int>(threadIdx.x); i < u.numHeads * headDim; i += kThreads) {
+    const int h = i / headDim, d = i % headDim, head = u.firstHead + h;
     float sum = 0;
 #pragma unroll
     for (int n = 0; n < kTeams; ++n) sum += shared.outputs[n][h][d];
@@ -256,26 +256,26 @@ __device__ __forceinline__ void write(const AttentionCall& call, const Unit& u, 
 // blockIdx.x: split, query and sequence; blockIdx.y: KV head and which kHeads of its query heads. A run is `span` positions.
 template <DataType kType, int kHeads, int kSlices>
 __global__ void __launch_bounds__(kThreads)
-    attendKernel(const AttentionCall call, int64_t mostQueries, int64_t span, const Destination to) {
+    attendKernel(const AttentionCall call, int mostQueries, int span, const Destination to) {
   auto& shared = *reinterpret_cast<Shared<kHeads, kSlices>*>(sharedMemory());
-  const int64_t split = blockIdx.x % to.splits, index = blockIdx.x / to.splits;
-  const int64_t passes = (call.headsPerKvHead + kHeads - 1) / kHeads, pass = blockIdx.y % passes;
+  const int split = static_cast<int>(blockIdx.x % to.splits), index = static_cast<int>(blockIdx.x / to.splits);
+  const int passes = (call.headsPerKvHead + kHeads - 1) / kHeads, pass = static_cast<int>(blockIdx.y) % passes;
   Unit u{};
   u.sequence = call.sequences[index / mostQueries];
   u.query = index % mostQueries;
-  u.kvHead = blockIdx.y / passes;
+  u.kvHead = static_cast<int>(blockIdx.y) / passes;
   u.firstHead = u.kvHead * call.headsPerKvHead + pass * kHeads;
   u.numHeads = smaller(kHeads, call.headsPerKvHead - pass * kHeads);
   u.whole = call.shape.headDim % 4 == 0;
   if (u.query >= u.sequence.numQueries) return;
-  const int64_t own = u.sequence.numPast + u.query;
+  const int own = u.sequence.numPast + u.query;
   u.begin = larger(firstAttended(call, own), split * span);
-  u.end = smaller(own + 1, (split + 1) * span);
+  u.end = smaller(own + 1, split * span + span);
 
   float q[kHeads][kSlices][4], out[kHeads][kSlices][4] = {};
   loadQueries<kType>(call, u, q);
   float maximum = -INFINITY, sum = 0;
-  for (int64_t chunk = u.begin / kChunk * kChunk; chunk < u.end; chunk += kChunk) {
+  for (int chunk = u.begin / kChunk * kChunk; chunk < u.end; chunk += kChunk) {
     putScores<kType>(call, u, chunk, q, shared);
     __syncthreads();
     weigh<kHeads, kSlices>(smaller(kChunk, u.end - chunk), maximum, sum, shared);
@@ -288,7 +288,7 @@ __global__ void __launch_bounds__(kThreads)
     shared.sums[threadIdx.x / kWarpSize] = sum;
     shared.maxima[threadIdx.x / kWarpSize] = maximum;
   }
-  write<kType>(call, u, to, index * call.shape.numHeads * to.splits + split, out, shared);
+  write<kType>(call, u, to, static_cast<int64_t>(index) * call.shape.numHeads * to.splits + split, out, shared);
 }
 
 // One block per head (x) and sequence (y).
@@ -310,7 +310,7 @@ __global__ void combineKernel(const AttentionCall call, const Destination from) 
 }
 
 struct Work {
-  int64_t count, mostQueries, span;
+  int64_t count, mostQueries, span;  // span: positions of a run
   Destination to;
 };
 
@@ -347,7 +347,7 @@ void attendSimply(Stream stream, const AttentionCall& call, int64_t count, int64
 void decodeAttention(Stream stream, const AttentionShape& shape, const AttentionSequence* sequences, int64_t count,
                      int64_t mostPositions, void* scratch) {
   const AttentionCall call = makeCall(shape, sequences);
-  const int64_t splits = ceilDivide(mostPositions, kDecodeSplit);
+  const int splits = static_cast<int>(ceilDivide(mostPositions, kDecodeSplit));
   const Destination to{splits > 1 ? static_cast<float*>(scratch) : nullptr, splits};
   start(stream, call, {count, 1, kDecodeSplit, to});
   if (splits > 1) launch(combineKernel, {stream, shape.numHeads, count, 1, kThreads, 0}, call, to);

@@ -23,7 +23,7 @@ struct Tile {
 // The rows of a block, and the positions that they attend to.
 struct Block {
   AttentionSequence sequence;
-  int64_t kvHead, firstRow, begin, end;
+  int kvHead, firstRow, begin, end;
 };
 
 // Where 16 bytes of a position lie: moved so that the 8 positions of a matrix meet no bank twice.
@@ -34,8 +34,9 @@ __device__ __forceinline__ int swizzled(int position, int piece) {
 
 // Brings K (which = 0) or V (1) of a tile to shared memory as fp16. Positions and dimensions beyond the last are zeros.
 template <int kDim>
-__device__ __forceinline__ void startHalfTile(const AttentionCall& call, const Block& b, int64_t first, int which, std::byte* to) {
+__device__ __forceinline__ void startHalfTile(const AttentionCall& call, const Block& b, int first, int which, std::byte* to) {
   constexpr int kPieces = kDim / 8;
+#pragma unroll 2
   for (int i = static_cast<int>(threadIdx.x); i < Tile<kDim>::kPositions * kPieces; i += kThreads) {
     const int position = i / kPieces, piece = i % kPieces;
     const std::byte* from = nullptr;
@@ -47,8 +48,9 @@ __device__ __forceinline__ void startHalfTile(const AttentionCall& call, const B
 
 // One thread: words 4t..4t + 3 of a group, whose nibbles n are dimensions 16n + 4t..16n + 4t + 3.
 template <int kDim>
-__device__ __forceinline__ void startInt4Tile(const AttentionCall& call, const Block& b, int64_t first, int which, std::byte* to) {
+__device__ __forceinline__ void startInt4Tile(const AttentionCall& call, const Block& b, int first, int which, std::byte* to) {
   constexpr int kGroups = kDim / kInt4Group;
+#pragma unroll 2
   for (int i = static_cast<int>(threadIdx.x); i < Tile<kDim>::kPositions * kGroups * 4; i += kThreads) {
     const int t = i % 4, group = i / 4 % kGroups, position = i / 4 / kGroups;
     uint32_t header = 0, words[2] = {0, 0};
@@ -66,32 +68,32 @@ __device__ __forceinline__ void startInt4Tile(const AttentionCall& call, const B
 }
 
 template <bool kInt4, int kDim>
-__device__ __forceinline__ void startTile(const AttentionCall& call, const Block& b, int64_t first, int which, std::byte* to) {
+__device__ __forceinline__ void startTile(const AttentionCall& call, const Block& b, int first, int which, std::byte* to) {
   if constexpr (kInt4) startInt4Tile<kDim>(call, b, first, which, to);
   if constexpr (!kInt4) startHalfTile<kDim>(call, b, first, which, to);
   copyAsyncCommit();
 }
 
 // Row r of the block belongs to this query; head r % headsPerKvHead of its KV head.
-__device__ __forceinline__ int64_t queryOf(const AttentionCall& call, int64_t row) { return row / call.headsPerKvHead; }
+__device__ __forceinline__ int queryOf(const AttentionCall& call, int row) { return row / call.headsPerKvHead; }
 
 // A warp's 16 rows of q as fragments, scaled; zeros beyond the last row and dimension.
 template <int kDim>
-__device__ __forceinline__ void loadQueries(const AttentionCall& call, const Block& b, int64_t firstRow, uint32_t (&q)[kDim / 16][4]) {
+__device__ __forceinline__ void loadQueries(const AttentionCall& call, const Block& b, int firstRow, uint32_t (&q)[kDim / 16][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int64_t row = firstRow + 8 * half + g, query = queryOf(call, row);
-    const int64_t head = b.kvHead * call.headsPerKvHead + row % call.headsPerKvHead;
+    const int row = firstRow + 8 * half + g, query = queryOf(call, row);
+    const int head = b.kvHead * call.headsPerKvHead + row % call.headsPerKvHead;
     const float* const from = b.sequence.q + query * call.shape.qStride + head * call.shape.headDim;
-    const auto value = [&](int64_t d) {
+    const auto value = [&](int d) {
       return query < b.sequence.numQueries && d < call.shape.headDim ? from[d] * call.scale : 0.0f;
     };
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step)
 #pragma unroll
       for (int high = 0; high < 2; ++high) {
-        const int64_t d = 16 * step + 8 * high + 2 * t;
+        const int d = 16 * step + 8 * high + 2 * t;
         q[step][2 * high + half] = packHalves(value(d), value(d + 1));
       }
   }
@@ -123,22 +125,20 @@ __device__ __forceinline__ void multiplyKeys(const uint32_t (&q)[kDim / 16][4], 
   }
 }
 
-// -infinity where the row does not attend.
+// -infinity where the row does not attend. own: the positions of the queries of rows g and g + 8.
 template <int kDim>
-__device__ __forceinline__ void mask(const AttentionCall& call, const Block& b, int64_t firstRow, int64_t tile,
-                                     float (&s)[Tile<kDim>::kColumnTiles][4]) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpSize, g = lane / 4, t = lane % 4;
-  const int64_t firstOwn = b.sequence.numPast + queryOf(call, firstRow), lastOwn = b.sequence.numPast + queryOf(call, firstRow + 15);
-  if (tile + Tile<kDim>::kPositions <= firstOwn + 1 && tile >= firstAttended(call, lastOwn)) return;
+__device__ __forceinline__ void mask(const AttentionCall& call, const int (&own)[2], int tile, float (&s)[Tile<kDim>::kColumnTiles][4]) {
+  const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int64_t own = b.sequence.numPast + queryOf(call, firstRow + 8 * half + g), begin = firstAttended(call, own);
+    const int begin = firstAttended(call, own[half]);
+    if (tile + Tile<kDim>::kPositions <= own[half] + 1 && tile >= begin) continue;
 #pragma unroll
     for (int n = 0; n < Tile<kDim>::kColumnTiles; ++n)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const int64_t position = tile + 8 * n + 2 * t + i;
-        if (position < begin || position > own) s[n][2 * half + i] = -INFINITY;
+        const int position = tile + 8 * n + 2 * t + i;
+        if (position < begin || position > own[half]) s[n][2 * half + i] = -INFINITY;
       }
   }
 }
@@ -187,7 +187,8 @@ __device__ __forceinline__ void multiplyValues(const float (&weights)[Tile<kDim>
 #pragma unroll
   for (int step = 0; step < Tile<kDim>::kPositions / 16; ++step) {
     const float(&low)[4] = weights[2 * step], (&high)[4] = weights[2 * step + 1];
-    const uint32_t a[4] = {packHalves(low[0], low[1]), packHalves(low[2], low[3]), packHalves(high[0], high[1]), packHalves(high[2], high[3])};
+    const uint32_t a[4] = {pairOfHalves(low[0], low[1]), pairOfHalves(low[2], low[3]),
+                           pairOfHalves(high[0], high[1]), pairOfHalves(high[2], high[3])};
 #pragma unroll
     for (int two = 0; two < kDim / 16; ++two) {
       uint32_t values[4];
@@ -200,19 +201,19 @@ __device__ __forceinline__ void multiplyValues(const float (&weights)[Tile<kDim>
 }
 
 template <int kDim>
-__device__ __forceinline__ void write(const AttentionCall& call, const Block& b, int64_t firstRow, const Totals<kDim>& totals) {
+__device__ __forceinline__ void write(const AttentionCall& call, const Block& b, int firstRow, const Totals<kDim>& totals) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const int64_t row = firstRow + 8 * half + g, query = queryOf(call, row);
+    const int row = firstRow + 8 * half + g, query = queryOf(call, row);
     if (query >= b.sequence.numQueries) continue;
-    const int64_t head = b.kvHead * call.headsPerKvHead + row % call.headsPerKvHead;
+    const int head = b.kvHead * call.headsPerKvHead + row % call.headsPerKvHead;
     float* const out = b.sequence.out + query * call.shape.outStride + head * call.shape.headDim;
 #pragma unroll
     for (int d = 0; d < kDim / 8; ++d)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const int64_t dimension = 8 * d + 2 * t + i;
+        const int dimension = 8 * d + 2 * t + i;
         if (dimension < call.shape.headDim) out[dimension] = totals.out[d][2 * half + i] / totals.sum[half];
       }
   }
@@ -220,13 +221,13 @@ __device__ __forceinline__ void write(const AttentionCall& call, const Block& b,
 
 // blockIdx: rows (the last ones, which attend to most, first), KV head, sequence.
 template <bool kInt4, int kDim>
-__global__ void __launch_bounds__(kThreads) prefillKernel(const AttentionCall call) {
+__global__ void __launch_bounds__(kThreads, kDim > 128 ? 1 : kDim > 64 ? 2 : 3) prefillKernel(const AttentionCall call) {
   using T = Tile<kDim>;
   Block b{};
   b.sequence = call.sequences[blockIdx.z];
-  b.kvHead = blockIdx.y;
-  b.firstRow = static_cast<int64_t>(gridDim.x - 1 - blockIdx.x) * kRows;
-  const int64_t numRows = b.sequence.numQueries * call.headsPerKvHead;
+  b.kvHead = static_cast<int>(blockIdx.y);
+  b.firstRow = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;
+  const int numRows = b.sequence.numQueries * call.headsPerKvHead;
   if (b.firstRow >= numRows) return;
   b.begin = firstAttended(call, b.sequence.numPast + queryOf(call, b.firstRow)) / T::kPositions * T::kPositions;
   b.end = b.sequence.numPast + queryOf(call, smaller(b.firstRow + kRows, numRows) - 1) + 1;
@@ -234,12 +235,14 @@ __global__ void __launch_bounds__(kThreads) prefillKernel(const AttentionCall ca
   std::byte* const k = sharedMemory();
   std::byte* const v = k + T::kBytes;
   startTile<kInt4, kDim>(call, b, b.begin, 0, k);
-  const int64_t firstRow = b.firstRow + threadIdx.x / kWarpSize * 16;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpSize, g = static_cast<int>(threadIdx.x) % kWarpSize / 4;
+  const int firstRow = b.firstRow + warp * 16;
+  const int own[2] = {b.sequence.numPast + queryOf(call, firstRow + g), b.sequence.numPast + queryOf(call, firstRow + g + 8)};
   uint32_t q[kDim / 16][4];
   loadQueries<kDim>(call, b, firstRow, q);
   Totals<kDim> totals{};
   totals.maximum[0] = totals.maximum[1] = -INFINITY;
-  for (int64_t tile = b.begin; tile < b.end; tile += T::kPositions) {
+  for (int tile = b.begin; tile < b.end; tile += T::kPositions) {
     startTile<kInt4, kDim>(call, b, tile, 1, v);
     copyAsyncWait<1>();
     __syncthreads();
@@ -249,7 +252,7 @@ __global__ void __launch_bounds__(kThreads) prefillKernel(const AttentionCall ca
     __syncthreads();
     // Beyond the last tile zeros are written, which keeps the count of groups.
     startTile<kInt4, kDim>(call, b, tile + T::kPositions, 0, k);
-    mask<kDim>(call, b, firstRow, tile, s);
+    mask<kDim>(call, own, tile, s);
     weigh<kDim>(s, totals);
     copyAsyncWait<1>();
     __syncthreads();
@@ -257,7 +260,6 @@ __global__ void __launch_bounds__(kThreads) prefillKernel(const AttentionCall ca
     // All warps are done with V.
     __syncthreads();
   }
-  copyAsyncWait<0>();
   write<kDim>(call, b, firstRow, totals);
 }
 
@@ -278,10 +280,12 @@ void start(Stream stream, const AttentionCall& call, int64_t count, int64_t most
 }  // namespace
 
 AttentionCall makeCall(const AttentionShape& shape, const AttentionSequence* sequences) {
-  if (shape.headDim > kMostHeadDim)
-    throw Error(ErrorCode::kUnsupported, "expected heads of at most " + std::to_string(kMostHeadDim) + " dimensions on a GPU, got " +
-                                             std::to_string(shape.headDim) + "; use the cpu device");
-  AttentionCall call{shape, sequences, 0, 0, shape.numHeads / shape.numKvHeads, 0, 0};
+  if (shape.headDim > kMostHeadDim) refuseHeadDim(shape.headDim);
+  AttentionCall call{};
+  call.shape = shape;
+  call.sequences = sequences;
+  call.headsPerKvHead = static_cast<int>(shape.numHeads / shape.numKvHeads);
+  call.window = static_cast<int>(shape.slidingWindow < kWholeSequence ? shape.slidingWindow : kWholeSequence);
   call.headBytes = static_cast<int64_t>(rowBytes(shape.kvType, shape.headDim));
   call.rowBytes = 2 * shape.numKvHeads * call.headBytes;
   while (int64_t{1} << call.pageShift < shape.pageRows) ++call.pageShift;

@@ -1,5 +1,4 @@
 // Functions of one element, rotations of pairs, copies.
-#include "cpu/ops.h"
 #include "cuda/launch.cuh"
 
 namespace flexplan::cuda {

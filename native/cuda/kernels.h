@@ -20,10 +20,7 @@
 #include <cstdint>
 
 #include "core/data_type.h"
-
-namespace flexplan::cpu {
-enum class Activation;
-}
+#include "cpu/activation.h"
 
 namespace flexplan::cuda {
 

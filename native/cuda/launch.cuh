@@ -2,10 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
-#include "core/error.h"
 #include "cuda/kernels.h"
+#include "cuda/launch_errors.h"
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 #else
@@ -43,9 +42,7 @@ void launch(void (*kernel)(Params...), const Launch& shape, Args... args) {
   constexpr int64_t kMostX = 0x7fffffff, kMostYZ = 65535;
   if (shape.blocksX <= 0 || shape.blocksY <= 0 || shape.blocksZ <= 0) return;
   if (shape.blocksX > kMostX || shape.blocksY > kMostYZ || shape.blocksZ > kMostYZ)
-    throw Error(ErrorCode::kUnsupported, "expected a grid of at most 2147483647 x 65535 x 65535 blocks, got " +
-                                             std::to_string(shape.blocksX) + " x " + std::to_string(shape.blocksY) + " x " +
-                                             std::to_string(shape.blocksZ) + "; use smaller batches");
+    refuseGrid(shape.blocksX, shape.blocksY, shape.blocksZ);
   const dim3 grid{static_cast<unsigned>(shape.blocksX), static_cast<unsigned>(shape.blocksY),
                   static_cast<unsigned>(shape.blocksZ)};
 #if defined(__CUDACC__)
@@ -55,9 +52,7 @@ void launch(void (*kernel)(Params...), const Launch& shape, Args... args) {
   config.dynamicSmemBytes = shape.sharedBytes;
   config.stream = static_cast<cudaStream_t>(shape.stream);
   const cudaError_t status = cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
-  if (status != cudaSuccess)
-    throw Error(ErrorCode::kEngine, std::string("expected a kernel launch to succeed, got ") + cudaGetErrorName(status) +
-                                        ": " + cudaGetErrorString(status) + "; see whether the GPU is still usable");
+  if (status != cudaSuccess) failLaunch(cudaGetErrorName(status), cudaGetErrorString(status));
 #else
   emulation::run(grid, static_cast<unsigned>(shape.threads), shape.sharedBytes,
                  [&] { kernel(static_cast<Params>(args)...); });

@@ -102,19 +102,23 @@ __device__ __forceinline__ void copyAsyncWait() {
 #else
 
 struct Fragments {
-  uint32_t a[4], b[2];
+  float a[4][2], b[2][2];
 };
 
-// Element `half` of a pair.
-template <bool kBFloat>
-double halfOf(uint32_t pair, uint32_t half) {
-  const auto bits = static_cast<uint16_t>(pair >> 16 * half);
-  return kBFloat ? bfloatToFloat(bits) : halfToFloat(bits);
+template <bool kBFloat, size_t kSize>
+void widen(const uint32_t (&pairs)[kSize], float (&out)[kSize][2]) {
+  for (size_t i = 0; i < kSize; ++i)
+    for (size_t half = 0; half < 2; ++half) {
+      const auto bits = static_cast<uint16_t>(pairs[i] >> 16 * half);
+      out[i][half] = kBFloat ? bfloatToFloat(bits) : halfToFloat(bits);
+    }
 }
 
 template <bool kBFloat>
 void multiplyAdd(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  const Fragments mine{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  Fragments mine;
+  widen<kBFloat>(a, mine.a);
+  widen<kBFloat>(b, mine.b);
   const Fragments* const all = emulation::exchange(mine);
   const unsigned lane = threadIdx.x % kWarpSize, g = lane / 4, t = lane % 4;
   for (unsigned i = 0; i < 4; ++i) {
@@ -122,8 +126,7 @@ void multiplyAdd(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) 
     double sum = c[i];
     for (unsigned k = 0; k < 16; ++k) {
       const unsigned high = k / 8, holder = k % 8 / 2;
-      sum += halfOf<kBFloat>(all[4 * g + holder].a[2 * high + upper], k % 2) *
-             halfOf<kBFloat>(all[4 * column + holder].b[high], k % 2);
+      sum += static_cast<double>(all[4 * g + holder].a[2 * high + upper][k % 2]) * all[4 * column + holder].b[high][k % 2];
     }
     c[i] = static_cast<float>(sum);
   }

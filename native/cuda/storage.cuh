@@ -36,9 +36,18 @@ inline uint16_t halfFromFloat(float value) { return floatToFloat16(value); }
 __device__ __forceinline__ float clampToHalf(float value) {
   return value > kMaxHalf ? kMaxHalf : value < -kMaxHalf ? -kMaxHalf : value;
 }
-// Two numbers in one register, the first in the lower half. Halves saturate.
+// Two numbers in one register, the first in the lower half.
+__device__ __forceinline__ uint32_t pairOfHalves(float low, float high) {
+#if defined(__CUDACC__)
+  const __half2 pair = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+#else
+  return halfFromFloat(low) | static_cast<uint32_t>(halfFromFloat(high)) << 16;
+#endif
+}
+// The same, saturating.
 __device__ __forceinline__ uint32_t packHalves(float low, float high) {
-  return halfFromFloat(clampToHalf(low)) | static_cast<uint32_t>(halfFromFloat(clampToHalf(high))) << 16;
+  return pairOfHalves(clampToHalf(low), clampToHalf(high));
 }
 __device__ __forceinline__ uint32_t packBFloats(float low, float high) {
   return bfloatFromFloat(low) | static_cast<uint32_t>(bfloatFromFloat(high)) << 16;

@@ -1,5 +1,5 @@
 // Every kernel of native/cuda against a slow twin in double precision, or bit for bit against the scalar code of core/ and quant/.
-// Without a GPU the same kernels run under emulation (cuda_emulation/), their threads in three orders that must give the same bits.
+// Without a GPU the same kernels run under emulation (cuda_emulation/), their threads in several orders that must give the same bits.
 // Tolerances are bounds: u = 2^-24 is the rounding of one fp32 operation, h = 2^-11 that of fp16, 2^-8 of bf16. Tensor cores may cut off
 // where the CPU rounds, so their sums are allowed 2 u an addition.
 #include "test/cuda_kernels_test.h"
@@ -8,8 +8,6 @@
 #include <array>
 #include <cmath>
 #include <limits>
-
-#include "cpu/ops.h"
 
 namespace flexplan::test {
 namespace {
@@ -266,6 +264,19 @@ void testRope(Checks& checks) {
   }
 }
 
+void testRepeatRow(Checks& checks) {
+  Random random(11);
+  for (const auto& [size, count] : {std::pair<int64_t, int64_t>{1, 1}, {300, 9}, {256, 17}}) {
+    const int64_t stride = size + 3;
+    const auto row = random.vector(size);
+    std::vector<float> expected(index(count * stride), -7);
+    for (int64_t t = 0; t < count; ++t) std::copy(row.begin(), row.end(), expected.begin() + t * stride);
+    const DeviceArray<float> out(expected.size(), -7);
+    cuda::repeatRow(nullptr, DeviceArray<float>(row).data(), size, count, stride, out.data());
+    checks.that(out.values() == expected, named("repeatRow", DataType::kFloat32, {size, count}));
+  }
+}
+
 void testArgmax(Checks& checks) {
   Random random(10);
   for (const int64_t vocab : {1, 7, 512, 1000, 5003}) {
@@ -295,6 +306,7 @@ void testAll(Checks& checks) {
   testAddScaledRows(checks);
   testNorms(checks);
   testRope(checks);
+  testRepeatRow(checks);
   testArgmax(checks);
 }
 

@@ -72,14 +72,15 @@ inline std::string named(const char* op, DataType type, std::initializer_list<in
   return text;
 }
 
-// Runs body once on a GPU; under emulation with the threads of a block in one order, the other way round, and shuffled.
+// Runs body once on a GPU; under emulation with the threads of a block taking turns from the last to the first, and shuffled.
 inline void forEachOrder(const std::function<void()>& body) {
 #if defined(FLEXPLAN_CUDA_EMULATION)
   using cuda::emulation::Order;
-  for (const Order order : {Order::kForward, Order::kBackward, Order::kShuffled}) {
+  for (const Order order : {Order::kBackward, Order::kShuffled}) {
     cuda::emulation::setOrder(order, 1);
     body();
   }
+  cuda::emulation::setOrder(Order::kForward);
 #else
   body();
 #endif

@@ -1,5 +1,6 @@
 #include "test/cuda_emulation/emulation.h"
 
+#include <algorithm>
 #include <csetjmp>
 #include <deque>
 #include <memory>
@@ -66,7 +67,8 @@ struct Block {
 #endif
 };
 
-thread_local Block block;
+// One block runs at a time: kernels are launched by one thread.
+Block block;
 Order threadOrder = Order::kForward;
 test::Random shuffle(0);
 
@@ -155,29 +157,40 @@ void prepare(unsigned threads, size_t sharedBytes) {
   std::memset(block.shared.get(), kGarbage, sharedBytes);
 }
 
-void orderTurns(std::vector<size_t>& turns) {
+// 0..count - 1 in the order of turns, shuffled anew each time.
+std::vector<size_t> orderTurns(size_t count) {
+  std::vector<size_t> turns(count);
   std::iota(turns.begin(), turns.end(), size_t{0});
-  if (threadOrder == Order::kBackward) std::iota(turns.rbegin(), turns.rend(), size_t{0});
-  if (threadOrder != Order::kShuffled) return;
-  for (size_t i = turns.size(); i > 1; --i) std::swap(turns[i - 1], turns[shuffle.bits() % i]);
+  if (threadOrder == Order::kBackward) std::reverse(turns.begin(), turns.end());
+  if (threadOrder == Order::kShuffled)
+    for (size_t i = count; i > 1; --i) std::swap(turns[i - 1], turns[shuffle.bits() % i]);
+  return turns;
 }
 
-void runBlock() {
-  std::vector<size_t> turns(block.fibers.size());
-  for (bool allDone = false; !allDone;) {
-    bool progress = false;
-    allDone = true;
-    orderTurns(turns);
-    for (const size_t turn : turns) {
-      Fiber& fiber = block.fibers[turn];
-      if (fiber.done) continue;
-      allDone = false;
-      if (fiber.gate != nullptr && *fiber.gate == fiber.gateValue) continue;
-      progress = true;
-      resume(fiber);
-    }
-    if (!allDone && !progress) throw std::logic_error("expected all threads to reach the barrier, got some that never do");
+// Gives each lane that can go on a turn; whether there was one.
+bool runLanes(size_t warp, const std::vector<size_t>& lanes) {
+  bool progress = false;
+  for (const size_t lane : lanes) {
+    const size_t thread = warp * kWarpSize + lane;
+    if (thread >= block.fibers.size()) continue;
+    Fiber& fiber = block.fibers[thread];
+    if (fiber.done || (fiber.gate != nullptr && *fiber.gate == fiber.gateValue)) continue;
+    progress = true;
+    resume(fiber);
   }
+  return progress;
+}
+
+// Each warp runs as far as it gets before the next has its turn: what keeps them together is the block's barriers alone.
+void runBlock() {
+  const std::vector<size_t> warps = orderTurns(block.warps.size()), lanes = orderTurns(kWarpSize);
+  for (bool progress = true; progress;) {
+    progress = false;
+    for (const size_t warp : warps)
+      while (runLanes(warp, lanes)) progress = true;
+  }
+  for (const Fiber& fiber : block.fibers)
+    if (!fiber.done) throw std::logic_error("expected all threads to reach the barrier, got some that never do");
 }
 
 void finish(const std::vector<Copy>& group) {

@@ -42,7 +42,8 @@ struct Position {
 const Position& current();
 std::byte* sharedMemory();
 
-// In which order the threads of a block get their turns between two barriers. kShuffled: by the seed, differently each time.
+// In which order the threads of a block get their turns between two barriers. kShuffled: by the seed, each block
+// differently.
 enum class Order { kForward, kBackward, kShuffled };
 void setOrder(Order order, uint64_t seed = 0);
 
@@ -52,7 +53,7 @@ void run(dim3 grid, unsigned threads, size_t sharedBytes, const std::function<vo
 void syncThreads();
 
 // Values of all 32 lanes of the warp, in order; the calling lane gives its own. At most kMostLaneBytes each.
-constexpr size_t kWarpSize = 32, kMostLaneBytes = 32;
+constexpr size_t kWarpSize = 32, kMostLaneBytes = 48;
 const std::byte* exchangeBytes(const void* mine, size_t bytes);
 template <typename T>
 const T* exchange(const T& mine) {
