@@ -4,6 +4,9 @@
 // Chunk boundaries, and the order of positions inside, are fixed, and a position outside a query's range is never added, so a
 // query's bits do not depend on its neighbours.
 
+// Up to so many query rows the products with K are those of few tokens.
+constexpr int64_t kMostFewQueries = 8;
+
 // The memory of AttentionUnit::scratch. A "row" is one query of one head; rows of a KV head are consecutive.
 struct AttentionScratch {
   int64_t dim;  // headDim, padded so that whole groups can be written
@@ -12,12 +15,16 @@ struct AttentionScratch {
   float *maxima, *sums;      // [kvHeads, rowsPerKvHead]
   float* scores;             // [rowsPerKvHead, kAttentionChunk]; becomes probabilities
   float* values;             // [kAttentionChunk, dim]
+  TokenLayout layout;        // of the queries of a KV head
+  float* packed;             // those, where they are not multiplied as they lie
   float* panel;
   int64_t floats;
 
   AttentionScratch(const AttentionShape& shape, int64_t kvHeads, int64_t numQueries, float* memory)
-      : dim(roundUp(shape.headDim, kGroup)), rowsPerKvHead(numQueries * (shape.numHeads / shape.numKvHeads)) {
+      : dim(roundUp(shape.headDim, kGroup)), rowsPerKvHead(numQueries * (shape.numHeads / shape.numKvHeads)),
+        layout(layoutOf<FloatUnits>(rowsPerKvHead, shape.headDim, rowsPerKvHead <= kMostFewQueries)) {
     const int64_t rows = kvHeads * rowsPerKvHead;
+    if (!tiled()) layout.stride = dim;
     int64_t used = 0;
     const auto take = [&](int64_t count) {
       float* start = memory != nullptr ? memory + used : nullptr;
@@ -31,8 +38,12 @@ struct AttentionScratch {
     scores = take(rowsPerKvHead * kAttentionChunk);
     values = take(kAttentionChunk * dim);
     panel = take(kPanelFloats);
+    packed = take(tiled() ? kvHeads * packedFloats() : 0);
     floats = used;
   }
+
+  bool tiled() const { return layout.tileTokens > 1; }
+  int64_t packedFloats() const { return (rowsPerKvHead + layout.tileTokens - 1) / layout.tileTokens * layout.stride; }
 };
 
 int64_t attentionScratchFloats(const AttentionShape& shape, int64_t kvHeads, int64_t queries) {
@@ -86,6 +97,9 @@ void startAttention(const AttentionUnit& u, const AttentionScratch& s) {
     s.maxima[row] = -__builtin_inff();
     s.sums[row] = 0;
   });
+  for (int64_t head = 0; s.tiled() && head < u.kvHeadEnd - u.kvHeadBegin; ++head)
+    packUnits<FloatUnits>(s.queries + head * s.rowsPerKvHead * s.dim, s.dim, s.rowsPerKvHead, headDim, s.layout,
+                          s.packed + head * s.packedFloats());
 }
 
 void finishAttention(const AttentionUnit& u, const AttentionScratch& s) {
@@ -135,7 +149,7 @@ inline void addValueColumns(ValueRows v, int64_t tail, Range range, const float*
     if constexpr (kVecs == 1 && kType != DataType::kInt4) {
       w[0] = decode<kType>(row);
     } else if (tail > 0) {
-      decodeTail<kType>(row, tail, w);
+      decodeTail<FloatUnits, kType>(row, tail, w);
     } else {
       decodeGroup<kType>(row, w);
     }
@@ -234,8 +248,10 @@ void attendChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHe
   // V arrives while K is multiplied, the next head's K while V is added. Slices of heads are too short for the hardware to foresee.
   prefetchRows(v, positions, u);
   const int64_t row = (kvHead - u.kvHeadBegin) * s.rowsPerKvHead;
-  multiply({{u.sequence.kv.dtype, k, u.rowBytes, positions, u.shape.headDim}, nullptr, s.queries + row * s.dim, s.dim,
-            s.rowsPerKvHead, s.scores, kAttentionChunk, s.panel});
+  const float* queries = s.tiled() ? s.packed + (kvHead - u.kvHeadBegin) * s.packedFloats() : s.queries + row * s.dim;
+  const Product scores{{u.sequence.kv.dtype, k, u.rowBytes, positions, u.shape.headDim}, nullptr, queries, s.layout,
+                       s.rowsPerKvHead, s.scores, kAttentionChunk, s.panel};
+  withType(u.sequence.kv.dtype, [&]<DataType kType>() { multiplyUnits<FloatUnits, kType>(scores); });
   prefetchRows(nextKeys(u, kvHead, chunk), positions, u);
   for (int64_t r = 0; r < s.rowsPerKvHead; ++r) {
     const Range range = attendedInChunk(u, s, r, chunk);

@@ -1,6 +1,6 @@
+#define FLEXPLAN_ISA avx512
 #include "cpu/vec_avx512.h"
 
-#define FLEXPLAN_ISA avx512
 #include "cpu/kernels-inl.h"
 
 namespace flexplan::cpu {

@@ -49,254 +49,85 @@ inline void decodeGroup(const std::byte* p, Vec out[kGroupVecs]) {
   }
 }
 
-// The last n < kLanes values of a row, reading no byte behind them; other lanes are zero.
-template <DataType kType>
-inline Vec decodePartial(const std::byte* p, int64_t n) {
-  std::byte last[groupBytes<kType>() / kGroupVecs] = {};
-  __builtin_memcpy(last, p, static_cast<size_t>(n * groupBytes<kType>() / kGroup));
-  return decode<kType>(last);
+// ---- Units: what one 32-bit lane holds for a product --------------------------------------------------------------------
+
+// One column in fp32.
+struct FloatUnits {
+  static constexpr int64_t kColumns = 1;
+  static constexpr int kVecs = kGroupVecs;  // of a group
+  static Vec multiplyAdd(Vec w, Vec x, Vec acc) { return fma(w, x, acc); }
+  // kLanes units that begin at p; columns from `cols` on are zero.
+  static Vec fromFloats(const float* p, int64_t cols) { return loadUpTo(p, cols); }
+  template <DataType kType>
+  static Vec decodeVec(const std::byte* p) {
+    return decode<kType>(p);
+  }
+  template <DataType kType>
+  static void decodeGroup(const std::byte* p, Vec out[kVecs]) {
+    FLEXPLAN_ISA::decodeGroup<kType>(p, out);
+  }
+};
+
+#if defined(FLEXPLAN_PAIRS)
+// A pair of columns in bf16. Sums are fp32.
+struct PairUnits {
+  static constexpr int64_t kColumns = 2;
+  static constexpr int kVecs = kGroupVecs / 2;
+  static Vec multiplyAdd(Vec w, Vec x, Vec acc) { return dotPairs(w, x, acc); }
+  static Vec fromFloats(const float* p, int64_t cols) {
+    return pairsOf(loadUpTo(p, cols), cols > kLanes ? loadUpTo(p + kLanes, cols - kLanes) : zero());
+  }
+  template <DataType kType>
+  static Vec decodeVec(const std::byte* p) {
+    return load(reinterpret_cast<const float*>(p));
+  }
+  template <DataType kType>
+  static void decodeGroup(const std::byte* p, Vec out[kVecs]) {
+    if constexpr (kType == DataType::kInt4) {
+      decodeInt4Pairs(p, out);
+    } else {
+      for (int i = 0; i < kVecs; ++i) out[i] = decodeVec<kType>(p + i * kLanes * 4);
+    }
+  }
+};
+constexpr bool multipliesPairs(DataType weight) { return weight == DataType::kBFloat16 || weight == DataType::kInt4; }
+#else
+constexpr bool multipliesPairs(DataType) { return false; }
+#endif
+
+// Calls body.operator()<Units, kType>(): weights of a type are always multiplied in the same units.
+template <typename Body>
+inline void withUnits(DataType weight, Body&& body) {
+  withType(weight, [&]<DataType kType>() {
+#if defined(FLEXPLAN_PAIRS)
+    if constexpr (multipliesPairs(kType)) return body.template operator()<PairUnits, kType>();
+#endif
+    if constexpr (!multipliesPairs(kType)) body.template operator()<FloatUnits, kType>();
+  });
 }
 
-// The last n < 64 values of a row, reading no byte behind them. Fills the vectors that hold one of them; lanes behind are
+// The last vector of a row, of which n columns exist, reading no byte behind them; other columns are zero.
+template <typename Units, DataType kType>
+inline Vec decodePartial(const std::byte* p, int64_t n) {
+  std::byte last[groupBytes<kType>() / Units::kVecs] = {};
+  __builtin_memcpy(last, p, static_cast<size_t>(n * groupBytes<kType>() / kGroup));
+  return Units::template decodeVec<kType>(last);
+}
+
+// The last n < 64 columns of a row, reading no byte behind them. Fills the vectors that hold one of them; columns behind are
 // zero (kInt4: the group's padding).
-template <DataType kType>
-inline void decodeTail(const std::byte* p, int64_t n, Vec out[kGroupVecs]) {
+template <typename Units, DataType kType>
+inline void decodeTail(const std::byte* p, int64_t n, Vec out[Units::kVecs]) {
   if constexpr (kType == DataType::kInt4) {
-    decodeInt4Group(p, out);
+    Units::template decodeGroup<kType>(p, out);
   } else {
     std::byte last[groupBytes<kType>()] = {};
     __builtin_memcpy(last, p, static_cast<size_t>(n * groupBytes<kType>() / kGroup));
-    decodeGroup<kType>(last, out);
+    Units::template decodeGroup<kType>(last, out);
   }
 }
 
-// ---- Products ----------------------------------------------------------------------------------------------------------
-// The order of additions, which is the same on both ways below: in a block of kColumnBlock columns, lane l chains the products of
-// columns l, l + kLanes, ...; the lanes' chains are added one after the other, then the block to the output. Few tokens: lanes
-// are columns, nothing is moved. Many tokens: lanes are rows, which reads least per multiply-add, but needs the weights transposed.
-
-// Adds the sum of one block to an output element, which the first block starts from the bias.
-inline void addToOutput(float sum, bool first, const float* bias, float* out) {
-  *out = (!first ? *out : bias != nullptr ? *bias : 0.0f) + sum;
-}
-
-// As many rows as make kLanes accumulators with kTokens tokens: transposing those gives their sums at once.
-template <DataType kType, int kTokens>
-struct FewTokens {
-  static constexpr int kRows = kLanes / kTokens;
-  const std::byte* rows[kRows];
-  const float* x[kTokens];
-  Vec acc[kLanes];  // [kRows][kTokens]
-
-  // Rows and tokens that do not exist repeat the last one.
-  FewTokens(const Product& p, int64_t row, int64_t token) {
-    for (int r = 0; r < kRows; ++r) rows[r] = p.weight.data + smaller(row + r, p.weight.rows - 1) * p.weight.stride;
-    for (int t = 0; t < kTokens; ++t) x[t] = p.x + smaller(token + t, p.tokens - 1) * p.xStride;
-  }
-
-  // The sums of one block, [kRows][kTokens].
-  Vec multiplyBlock(int64_t begin, int64_t end) {
-    for (Vec& v : acc) v = zero();
-    int64_t col = begin;
-    for (; col + kGroup <= end; col += kGroup)
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        Vec w[kGroupVecs];
-        decodeGroup<kType>(rows[r] + col / kGroup * groupBytes<kType>(), w);
-#pragma GCC unroll 16
-        for (int i = 0; i < kGroupVecs; ++i)
-#pragma GCC unroll 4
-          for (int t = 0; t < kTokens; ++t) acc[r * kTokens + t] = fma(w[i], load(x[t] + col + i * kLanes), acc[r * kTokens + t]);
-      }
-    if (col < end) multiplyTail(col, end - col);
-    transpose(acc);
-    Vec sum = acc[0];
-#pragma GCC unroll 16
-    for (int l = 1; l < kLanes; ++l) sum = add(sum, acc[l]);
-    return sum;
-  }
-
-  void multiplyTail(int64_t col, int64_t cols) {
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      Vec w[kGroupVecs];
-      decodeTail<kType>(rows[r] + col / kGroup * groupBytes<kType>(), cols, w);
-      for (int i = 0; i * kLanes < cols; ++i)
-#pragma GCC unroll 4
-        for (int t = 0; t < kTokens; ++t)
-          acc[r * kTokens + t] = fma(w[i], loadUpTo(x[t] + col + i * kLanes, cols - i * kLanes), acc[r * kTokens + t]);
-    }
-  }
-};
-
-template <DataType kType, int kTokens>
-void multiplyFewTokens(const Product& p, int64_t row, int64_t token) {
-  FewTokens<kType, kTokens> few(p, row, token);
-  const int64_t rows = smaller(few.kRows, p.weight.rows - row), tokens = smaller(kTokens, p.tokens - token);
-  for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock) {
-    float sums[kLanes];
-    store(sums, few.multiplyBlock(col, smaller(col + kColumnBlock, p.weight.cols)));
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t t = 0; t < tokens; ++t)
-        addToOutput(sums[r * kTokens + t], col == 0, p.bias != nullptr ? p.bias + row + r : nullptr,
-                    p.out + (token + t) * p.outStride + row + r);
-  }
-}
-
-template <DataType kType, int kTokens>
-void multiplyFewTokens(const Product& p) {
-  for (int64_t row = 0; row < p.weight.rows; row += kLanes / kTokens)
-    for (int64_t token = 0; token < p.tokens; token += kTokens) multiplyFewTokens<kType, kTokens>(p, row, token);
-}
-
-constexpr int64_t kTileRows = 2 * kLanes;
-// A panel holds tiles of kTileRows rows as [lane][step][row], column = step * kLanes + lane. The extra step keeps the lanes'
-// beginnings in different sets of the L1 cache.
-constexpr int64_t kPanelSteps = kColumnBlock / kLanes + 1;
-constexpr int64_t kPanelTile = kLanes * kPanelSteps * kTileRows;
-static_assert(kPanelTile * (kPanelRows / kTileRows) <= kPanelFloats);
-// Constant, and no power of two: tokens must not compete for the same sets of the L1 cache.
-constexpr int64_t kTokenStride = kColumnBlock + kPanelPad;
-
-// Where a tile of the output goes.
-struct Output {
-  const float* bias;  // of the first row, or null
-  float* out;
-  int64_t stride, rows;
-  bool first;  // column block: starts from the bias
-};
-
-template <int kTokens>
-void writeTile(const Vec sums[kTokens][2], const Output& o) {
-#pragma GCC unroll 16
-  for (int t = 0; t < kTokens; ++t)
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; ++v) {
-      const int64_t rows = o.rows - v * kLanes;
-      if (rows <= 0) continue;
-      float* out = o.out + t * o.stride + v * kLanes;
-      const float* start = !o.first ? out : o.bias != nullptr ? o.bias + v * kLanes : nullptr;
-      storeUpTo(out, rows, add(start != nullptr ? loadUpTo(start, rows) : zero(), sums[t][v]));
-    }
-}
-
-// One tile of a panel times x [kTokens, kTokenStride].
-template <int kTokens>
-void multiplyTile(const float* panel, int64_t cols, const float* x, const Output& o) {
-  Vec sums[kTokens][2];
-  const int64_t steps = (cols + kLanes - 1) / kLanes;
-  for (int64_t lane = 0; lane < kLanes; ++lane) {
-    Vec acc[kTokens][2];
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) acc[t][0] = acc[t][1] = zero();
-    const float* w = panel + lane * kPanelSteps * kTileRows;
-    for (int64_t step = 0; step < steps; ++step) {
-      const Vec w0 = load(w + step * kTileRows), w1 = load(w + step * kTileRows + kLanes);
-#pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) {
-        const Vec xs = set1(x[t * kTokenStride + step * kLanes + lane]);
-        acc[t][0] = fma(w0, xs, acc[t][0]);
-        acc[t][1] = fma(w1, xs, acc[t][1]);
-      }
-    }
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t)
-#pragma GCC unroll 2
-      for (int v = 0; v < 2; ++v) sums[t][v] = lane == 0 ? acc[t][v] : add(sums[t][v], acc[t][v]);
-  }
-  writeTile<kTokens>(sums, o);
-}
-
-// Calls tile.operator()<kTokens>() for tokens in 1..kMost known only at run time.
-template <int kMost, typename Tile>
-inline void withTokens(int64_t tokens, Tile&& tile) {
-  if constexpr (kMost > 1) {
-    if (tokens < kMost) return withTokens<kMost - 1>(tokens, tile);
-  }
-  tile.template operator()<kMost>();
-}
-
-// Puts kLanes columns of kLanes rows into a panel.
-template <DataType kType, bool kWhole>
-inline void packSquare(const std::byte* const rows[kLanes], int64_t offset, int64_t cols, float* out) {
-  Vec v[kLanes];
-#pragma GCC unroll 16
-  for (int row = 0; row < kLanes; ++row) {
-    const std::byte* p = rows[row] + offset;
-    // The same columns of the next block, which come after the other rows of this one.
-    __builtin_prefetch(p + kColumnBlock / kGroup * groupBytes<kType>(), 0, 2);
-    v[row] = kWhole ? decode<kType>(p) : decodePartial<kType>(p, cols);
-  }
-  transpose(v);
-#pragma GCC unroll 16
-  for (int lane = 0; lane < kLanes; ++lane) store(out + lane * kPanelSteps * kTileRows, v[lane]);
-}
-
-// Columns [0, cols) of kLanes rows, whole squares or groups; lanes beyond the last column are as decodeTail leaves them.
-template <DataType kType>
-void packRows(const std::byte* const rows[kLanes], int64_t cols, float* out) {
-  if constexpr (kType == DataType::kInt4) {
-    for (int64_t col = 0; col < cols; col += kGroup)
-      packInt4Group(rows, col / kGroup * kInt4GroupBytes, out + col / kLanes * kTileRows, kPanelSteps * kTileRows, kTileRows);
-  } else {
-    constexpr int64_t kBytes = groupBytes<kType>() / kGroup;
-    int64_t col = 0;
-    for (; col + kLanes <= cols; col += kLanes) packSquare<kType, true>(rows, col * kBytes, kLanes, out + col / kLanes * kTileRows);
-    if (col < cols) packSquare<kType, false>(rows, col * kBytes, cols - col, out + col / kLanes * kTileRows);
-  }
-}
-
-// One column block of up to kPanelRows rows. Rows beyond the last one repeat it.
-void packPanel(const RowBlock& w, int64_t row, int64_t rows, int64_t col, int64_t cols, float* panel) {
-  withType(w.dtype, [&]<DataType kType>() {
-    for (int64_t r = 0; r < roundUp(rows, kTileRows); r += kLanes) {
-      const std::byte* lanes[kLanes];
-      for (int64_t lane = 0; lane < kLanes; ++lane)
-        lanes[lane] = w.data + (row + smaller(r + lane, rows - 1)) * w.stride + col / kGroup * groupBytes<kType>();
-      packRows<kType>(lanes, cols, panel + r / kTileRows * kPanelTile + r % kTileRows);
-    }
-  });
-}
-
-void copyTokens(const float* x, int64_t xStride, int64_t tokens, int64_t cols, float* out) {
-  for (int64_t t = 0; t < tokens; ++t)
-    for (int64_t col = 0; col < cols; col += kLanes)
-      store(out + t * kTokenStride + col, loadUpTo(x + t * xStride + col, cols - col));
-}
-
-void multiplyPanel(const Product& p, int64_t row, int64_t rows, int64_t col) {
-  const int64_t cols = smaller(kColumnBlock, p.weight.cols - col);
-  packPanel(p.weight, row, rows, col, cols, p.panel);
-  alignas(64) float x[kTileTokens * kTokenStride];
-  for (int64_t token = 0; token < p.tokens; token += kTileTokens) {
-    const int64_t tokens = smaller(kTileTokens, p.tokens - token);
-    copyTokens(p.x + token * p.xStride + col, p.xStride, tokens, cols, x);
-    withTokens<kTileTokens>(tokens, [&]<int kTokens>() {
-      for (int64_t r = 0; r < rows; r += kTileRows) {
-        const Output output{p.bias != nullptr ? p.bias + row + r : nullptr, p.out + token * p.outStride + row + r, p.outStride,
-                            rows - r, col == 0};
-        multiplyTile<kTokens>(p.panel + r / kTileRows * kPanelTile, cols, x, output);
-      }
-    });
-  }
-}
-
-void multiplyManyTokens(const Product& p) {
-  for (int64_t row = 0; row < p.weight.rows; row += kPanelRows)
-    for (int64_t col = 0; col < p.weight.cols; col += kColumnBlock)
-      multiplyPanel(p, row, smaller(kPanelRows, p.weight.rows - row), col);
-}
-
-void multiply(const Product& p) {
-  // Up to so many tokens, converting the weights again for every 4 of them costs less than transposing them (measured).
-  const int64_t mostFew = p.weight.dtype == DataType::kInt4 ? 4 : 8;
-  if (p.tokens > mostFew) return multiplyManyTokens(p);
-  withType(p.weight.dtype, [&]<DataType kType>() {
-    if (p.tokens == 1) return multiplyFewTokens<kType, 1>(p);
-    if (p.tokens == 2) return multiplyFewTokens<kType, 2>(p);
-    multiplyFewTokens<kType, 4>(p);
-  });
-}
+#include "cpu/product-inl.h"
 
 // ---- Storage <-> fp32 ------------------------------------------------------------------------------------------------
 
@@ -311,7 +142,7 @@ void decodeRow(const std::byte* row, int64_t cols, float* out) {
     for (int i = 0; i < kGroupVecs; ++i) store(out + col + i * kLanes, w[i]);
   }
   if (col == cols) return;
-  decodeTail<kType>(row, cols - col, w);
+  decodeTail<FloatUnits, kType>(row, cols - col, w);
   for (int i = 0; col + i * kLanes < cols; ++i) store(out + col + i * kLanes, w[i]);
 }
 
@@ -321,7 +152,7 @@ void toFloat(DataType from, const std::byte* row, int64_t cols, float* out) {
     decodeRow<kType>(row, whole, out);
     if (whole == cols) return;
     Vec tail[kGroupVecs];
-    decodeTail<kType>(row + whole / kGroup * groupBytes<kType>(), cols - whole, tail);
+    decodeTail<FloatUnits, kType>(row + whole / kGroup * groupBytes<kType>(), cols - whole, tail);
     for (int i = 0; whole + i * kLanes < cols; ++i)
       storeUpTo(out + whole + i * kLanes, cols - whole - i * kLanes, tail[i]);
   });
@@ -481,8 +312,8 @@ uint64_t readMemory(const std::byte* data, size_t bytes) {
 #include "cpu/attention-inl.h"
 
 constexpr Kernels makeKernels(const char* name) {
-  return {name,     multiply, attend,   attentionScratchFloats, toFloat, fromFloat, fitInt4,
-          layerNorm, rmsNorm,  addAll,   activate,               rope,    readMemory};
+  return {name,    tokenLayout, packTokens, multiply, attend, attentionScratchFloats, toFloat, fromFloat, fitInt4, layerNorm,
+          rmsNorm, addAll,      activate,   rope,     readMemory};
 }
 
 }  // namespace

@@ -9,13 +9,13 @@
 
 namespace flexplan::cpu {
 
-// Columns whose products are chained before they are added to the output: each output element is the sum over such blocks, in
-// order. Fixed, because the order of additions is part of the result; short, because a chain's rounding errors add up.
-constexpr int64_t kColumnBlock = 256;
-// Rows whose column block is converted to fp32 at a time and then used by all tokens: 64 KiB, which stay in the L2 cache.
+// Units (columns, or pairs of columns: see product-inl.h) whose products are summed before they are added to the output: each
+// output element is the sum over such blocks, in order. Fixed, because the order of additions is part of the result.
+constexpr int64_t kBlockUnits = 512;
+// Rows of which a block is packed at a time and then used by all tokens: 132 KiB, which stay in the L2 cache.
 constexpr int64_t kPanelRows = 64;
 constexpr int64_t kPanelPad = 16;
-constexpr int64_t kPanelFloats = kPanelRows * (kColumnBlock + kPanelPad);
+constexpr int64_t kPanelFloats = kPanelRows * (kBlockUnits + kPanelPad);
 
 // Rows that lie `stride` bytes apart.
 struct RowBlock {
@@ -25,12 +25,22 @@ struct RowBlock {
   int64_t rows, cols;
 };
 
+// How the tokens of a product lie in memory. A kernel set knows best: few tokens as rows, many as tiles of transposed tokens.
+struct TokenLayout {
+  int64_t tileTokens;  // 1: rows
+  int64_t stride;      // floats from one tile (row) to the next
+  bool pairs;          // of bf16 in place of floats
+  // Rows of fp32 are multiplied where they lie, with any stride.
+  bool asGiven() const { return tileTokens == 1 && !pairs; }
+};
+
 // out[t, r] = sum_c x[t, c] * weight[r, c] + bias[r] (bias may be null)
 struct Product {
   RowBlock weight;
   const float* bias;
-  const float* x;
-  int64_t xStride, tokens;
+  const float* x;  // in `layout`, from the beginning of a tile
+  TokenLayout layout;
+  int64_t tokens;
   float* out;
   int64_t outStride;
   float* panel;  // kPanelFloats of scratch
@@ -47,6 +57,10 @@ struct AttentionUnit {
 
 struct Kernels {
   const char* name;
+  // For a product of `tokens` tokens (and for all pieces of it).
+  TokenLayout (*tokenLayout)(DataType weight, int64_t tokens, int64_t cols);
+  // Tokens from the beginning of a tile.
+  void (*packTokens)(const float* x, int64_t xStride, int64_t tokens, int64_t cols, const TokenLayout& layout, float* out);
   void (*multiply)(const Product& product);
   void (*attend)(const AttentionUnit& unit);
   int64_t (*attentionScratchFloats)(const AttentionShape& shape, int64_t kvHeads, int64_t queries);

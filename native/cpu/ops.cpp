@@ -13,9 +13,12 @@ namespace {
 
 // Weights read by one piece when few tokens share them: long enough to stream.
 constexpr int64_t kStreamBytes = int64_t{128} << 10;
-// Tokens whose activations stay in the shared cache while all rows pass.
-constexpr int64_t kTokenBlock = 256;
-constexpr int64_t kSmallestTokenBlock = 48;
+// Rows that are multiplied together when few tokens share them, on any ISA.
+constexpr int64_t kRowStep = 16;
+// Packed tokens at a time: they stay in the shared cache while all rows pass.
+constexpr int64_t kPackedFloats = int64_t{2} << 20;
+// Tiles of tokens that are worth packing weights for.
+constexpr int64_t kSmallestTilePiece = 4;
 // Pieces per thread that even out threads of unequal speed.
 constexpr int64_t kPiecesPerThread = 4;
 // Below this, a thread's share is not worth its wake-up.
@@ -24,17 +27,24 @@ constexpr int64_t kElementGrain = 16384;
 int64_t ceilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t roundUp(int64_t a, int64_t b) { return ceilDivide(a, b) * b; }
 
-// Scratch of the calling thread, kept between calls. Valid until the thread asks again.
-float* threadScratch(int64_t floats) {
-  thread_local AlignedBuffer buffer;
+// Scratch of the calling thread, kept between calls. Valid until the thread asks again for the same use.
+enum class Use { kKernel, kTokens };
+float* threadScratch(int64_t floats, Use use = Use::kKernel) {
+  thread_local AlignedBuffer buffers[2];
+  AlignedBuffer& buffer = buffers[static_cast<size_t>(use)];
   buffer.reserve(static_cast<size_t>(floats) * sizeof(float));
   return buffer.as<float>();
 }
 
-// How a set of matmuls is cut: pieces of rowsPerPiece rows (of one WeightPiece) by tokensPerPiece tokens.
-struct MatmulCut {
-  int64_t rowsPerPiece, tokensPerPiece, numTokenPieces, numRowPieces;
-};
+// Rows per parallel piece for work of `size` elements a row.
+int64_t rowGrain(int64_t size) { return std::max<int64_t>(1, kElementGrain / std::max<int64_t>(1, size)); }
+
+int64_t countRows(std::span<const Matmul> ops) {
+  int64_t rows = 0;
+  for (const Matmul& op : ops)
+    for (int i = 0; i < op.weight.numPieces; ++i) rows += op.weight.pieces[i].rows;
+  return rows;
+}
 
 int64_t countRowPieces(std::span<const Matmul> ops, int64_t rowsPerPiece) {
   int64_t count = 0;
@@ -43,22 +53,95 @@ int64_t countRowPieces(std::span<const Matmul> ops, int64_t rowsPerPiece) {
   return count;
 }
 
-MatmulCut cutMatmul(std::span<const Matmul> ops, int64_t tokens, int64_t numThreads) {
-  int64_t rows = 0, bytes = 0;
-  for (const Matmul& op : ops)
-    for (int i = 0; i < op.weight.numPieces; ++i) {
-      rows += op.weight.pieces[i].rows;
-      bytes += op.weight.pieces[i].rows * static_cast<int64_t>(rowBytes(op.weight.dtype, op.weight.cols));
+// Tokens as the kernels want them, shared by the matmuls that read the same.
+struct PackedTokens {
+  const float* from;
+  int64_t fromStride, tokens, cols;
+  TokenLayout layout;
+  const float* data;
+
+  PackedTokens(const Matmul& op, int64_t numTokens)
+      : from(op.x), fromStride(op.xStride), tokens(numTokens), cols(op.weight.cols),
+        layout(kernels().tokenLayout(op.weight.dtype, numTokens, op.weight.cols)), data(op.x) {
+    if (layout.asGiven()) layout.stride = fromStride;
+  }
+
+  bool operator==(const PackedTokens& other) const {
+    return from == other.from && fromStride == other.fromStride && cols == other.cols &&
+           layout.tileTokens == other.layout.tileTokens && layout.pairs == other.layout.pairs;
+  }
+  int64_t numTiles() const { return ceilDivide(tokens, layout.tileTokens); }
+  int64_t floats() const { return layout.asGiven() ? 0 : numTiles() * layout.stride; }
+
+  void pack(ThreadPool& pool, float* to) {
+    if (layout.asGiven()) return;
+    data = to;
+    pool.parallelFor(numTiles(), rowGrain(layout.tileTokens * cols), [&](int64_t begin, int64_t end) {
+      const int64_t token = begin * layout.tileTokens;
+      kernels().packTokens(from + token * fromStride, fromStride, std::min(end * layout.tileTokens, tokens) - token, cols, layout,
+                           to + begin * layout.stride);
+    });
+  }
+};
+
+// Some matmuls over tokens that are packed together.
+class PackedMatmuls {
+ public:
+  PackedMatmuls(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens) : ops_(ops) {
+    int64_t floats = 0;
+    for (const Matmul& op : ops) {
+      const PackedTokens wanted(op, tokens);
+      const auto known = std::find(packed_.begin(), packed_.end(), wanted);
+      packedOf_.push_back(static_cast<size_t>(known - packed_.begin()));
+      if (known != packed_.end()) continue;
+      packed_.push_back(wanted);
+      floats += wanted.floats();
     }
-  const int64_t wanted = kPiecesPerThread * numThreads;
-  const int64_t streamRows = kStreamBytes / std::max<int64_t>(1, bytes / std::max<int64_t>(1, rows));
-  MatmulCut cut{};
-  cut.rowsPerPiece = std::clamp<int64_t>(roundUp(std::min(streamRows, rows / wanted), 4), 4, kPanelRows);
-  if (tokens >= kPanelRows) cut.rowsPerPiece = kPanelRows;
+    float* to = threadScratch(floats, Use::kTokens);
+    for (PackedTokens& packed : packed_) {
+      packed.pack(pool, to);
+      to += packed.floats();
+    }
+  }
+
+  std::span<const Matmul> ops() const { return ops_; }
+  const PackedTokens& tokensOf(const Matmul& op) const { return packed_[packedOf_[static_cast<size_t>(&op - ops_.data())]]; }
+  // Whether weights are packed, too.
+  bool inTiles() const {
+    return std::any_of(packed_.begin(), packed_.end(), [](const PackedTokens& p) { return p.layout.tileTokens > 1; });
+  }
+  int64_t mostTiles() const {
+    int64_t most = 1;
+    for (const PackedTokens& p : packed_)
+      if (p.layout.tileTokens > 1) most = std::max(most, p.numTiles());
+    return most;
+  }
+
+ private:
+  std::span<const Matmul> ops_;
+  std::vector<PackedTokens> packed_;
+  std::vector<size_t> packedOf_;
+};
+
+// How a set of matmuls is cut: pieces of rowsPerPiece rows (of one WeightPiece) by one of numTokenPieces equal runs of tiles.
+struct MatmulCut {
+  int64_t rowsPerPiece, numRowPieces, numTokenPieces;
+};
+
+MatmulCut cutMatmul(const PackedMatmuls& matmuls, int64_t numThreads) {
+  const std::span<const Matmul> ops = matmuls.ops();
+  const int64_t rows = countRows(ops), wanted = kPiecesPerThread * numThreads;
+  MatmulCut cut{kPanelRows, 0, 1};
+  if (!matmuls.inTiles()) {
+    int64_t bytes = 1;
+    for (const Matmul& op : ops) bytes = std::max(bytes, static_cast<int64_t>(rowBytes(op.weight.dtype, op.weight.cols)));
+    cut.rowsPerPiece = std::clamp(roundUp(std::min(kStreamBytes / bytes, rows / wanted), kRowStep), kRowStep, kPanelRows);
+  } else if (rows < wanted * kPanelRows) {
+    cut.rowsPerPiece = kPanelRows / 2;
+  }
   cut.numRowPieces = countRowPieces(ops, cut.rowsPerPiece);
-  const int64_t tokenPieces = std::max(ceilDivide(tokens, kTokenBlock), ceilDivide(wanted, std::max<int64_t>(1, cut.numRowPieces)));
-  cut.tokensPerPiece = std::max(ceilDivide(tokens, tokenPieces), std::min(tokens, kSmallestTokenBlock));
-  cut.numTokenPieces = ceilDivide(tokens, cut.tokensPerPiece);
+  const int64_t lacking = ceilDivide(2 * wanted, std::max<int64_t>(1, cut.numRowPieces));
+  cut.numTokenPieces = std::clamp<int64_t>(matmuls.mostTiles() / kSmallestTilePiece, 1, lacking);
   return cut;
 }
 
@@ -88,23 +171,43 @@ RowPiece findRowPiece(std::span<const Matmul> ops, int64_t rowsPerPiece, int64_t
   return {};
 }
 
-void multiplyPiece(const RowPiece& rows, int64_t tokenBegin, int64_t tokens) {
+// Tiles [beginTile, endTile) of the tokens.
+void multiplyPiece(const RowPiece& rows, const PackedTokens& tokens, int64_t beginTile, int64_t endTile) {
   const Matmul& op = *rows.op;
   const auto stride = static_cast<int64_t>(rowBytes(op.weight.dtype, op.weight.cols));
+  const int64_t token = beginTile * tokens.layout.tileTokens;
   Product product{};
   product.weight = {op.weight.dtype, rows.piece->data + rows.pieceBegin * stride, stride, rows.rows, op.weight.cols};
   product.bias = op.bias != nullptr ? op.bias + rows.firstRow : nullptr;
-  product.x = op.x + tokenBegin * op.xStride;
-  product.xStride = op.xStride;
-  product.tokens = tokens;
-  product.out = op.out + tokenBegin * op.outStride + rows.firstRow;
+  product.x = tokens.data + beginTile * tokens.layout.stride;
+  product.layout = tokens.layout;
+  product.tokens = std::min(endTile * tokens.layout.tileTokens, tokens.tokens) - token;
+  product.out = op.out + token * op.outStride + rows.firstRow;
   product.outStride = op.outStride;
   product.panel = threadScratch(kPanelFloats);
   kernels().multiply(product);
 }
 
-// Rows per parallel piece for work of `size` elements a row.
-int64_t rowGrain(int64_t size) { return std::max<int64_t>(1, kElementGrain / std::max<int64_t>(1, size)); }
+// Tokens that are packed at a time.
+int64_t tokensAtOnce(std::span<const Matmul> ops, int64_t tokens) {
+  int64_t cols = 1;
+  for (const Matmul& op : ops) cols = std::max(cols, op.weight.cols);
+  return ceilDivide(tokens, ceilDivide(tokens * cols, kPackedFloats));
+}
+
+void multiplyTogether(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens) {
+  const PackedMatmuls matmuls(pool, ops, tokens);
+  const MatmulCut cut = cutMatmul(matmuls, pool.numThreads());
+  pool.parallelFor(cut.numRowPieces * cut.numTokenPieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const RowPiece rows = findRowPiece(ops, cut.rowsPerPiece, i % cut.numRowPieces);
+      const PackedTokens& packed = matmuls.tokensOf(*rows.op);
+      const int64_t piece = i / cut.numRowPieces, tiles = packed.numTiles();
+      const int64_t beginTile = piece * tiles / cut.numTokenPieces, endTile = (piece + 1) * tiles / cut.numTokenPieces;
+      if (beginTile < endTile) multiplyPiece(rows, packed, beginTile, endTile);
+    }
+  });
+}
 
 // How attention is cut: prefill by KV head and query block, decode by KV heads that are read together.
 struct AttentionCut {
@@ -128,14 +231,15 @@ int64_t headBytes(DataType dtype, int64_t headDim) { return static_cast<int64_t>
 
 void matmul(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens) {
   if (tokens <= 0) return;
-  const MatmulCut cut = cutMatmul(ops, tokens, pool.numThreads());
-  pool.parallelFor(cut.numRowPieces * cut.numTokenPieces, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t token = i / cut.numRowPieces * cut.tokensPerPiece;
-      multiplyPiece(findRowPiece(ops, cut.rowsPerPiece, i % cut.numRowPieces), token,
-                    std::min(cut.tokensPerPiece, tokens - token));
+  const int64_t atOnce = tokensAtOnce(ops, tokens);
+  std::vector<Matmul> part(ops.begin(), ops.end());
+  for (int64_t token = 0; token < tokens; token += atOnce) {
+    multiplyTogether(pool, part, std::min(atOnce, tokens - token));
+    for (Matmul& op : part) {
+      op.x += atOnce * op.xStride;
+      op.out += atOnce * op.outStride;
     }
-  });
+  }
 }
 
 void toFloat(ThreadPool& pool, DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out) {

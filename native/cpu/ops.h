@@ -1,5 +1,9 @@
 // The CPU's kernels: what they mean. One source (kernels-inl.h) compiled once per ISA, one table chosen once (dispatch.cpp).
-// All pointers may be unaligned unless said otherwise. Matrices are row-major. All arithmetic is fp32.
+// All pointers may be unaligned unless said otherwise. Matrices are row-major.
+//
+// Arithmetic is fp32, with one exception: where the machine multiplies pairs of bf16 (avx512-bf16), matmul rounds tokens and weights
+// to bf16 when the weights are bf16 or 4-bit (to nearest even; bf16 weights are exact), and adds the products in fp32. A token
+// element is then off by at most 2^-9 of itself. Attention, norms and everything else stay fp32.
 //
 // Determinism: the value of each output element depends on its own operands alone: not on how many tokens share the
 // launch, how rows are split into pieces, which thread computes it, or how many threads there are. So results do not

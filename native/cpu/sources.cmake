@@ -13,9 +13,15 @@ set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_generic.cpp PROPERTIES
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   list(APPEND FLEXPLAN_CPU_SOURCES
     ${CMAKE_CURRENT_LIST_DIR}/isa_avx2.cpp
-    ${CMAKE_CURRENT_LIST_DIR}/isa_avx512.cpp)
+    ${CMAKE_CURRENT_LIST_DIR}/isa_avx512.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/isa_avx512softbf16.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/isa_avx512bf16.cpp)
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx2.cpp PROPERTIES
     COMPILE_OPTIONS "${FLEXPLAN_KERNEL_OPTIONS};-mavx2;-mfma;-mf16c")
-  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx512.cpp PROPERTIES
-    COMPILE_OPTIONS "${FLEXPLAN_KERNEL_OPTIONS};-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mf16c;-mprefer-vector-width=512;-Wno-uninitialized;-Wno-maybe-uninitialized")
+  set(FLEXPLAN_AVX512_OPTIONS ${FLEXPLAN_KERNEL_OPTIONS} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+    -mprefer-vector-width=512 -Wno-uninitialized -Wno-maybe-uninitialized)
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx512.cpp ${CMAKE_CURRENT_LIST_DIR}/isa_avx512softbf16.cpp
+    PROPERTIES COMPILE_OPTIONS "${FLEXPLAN_AVX512_OPTIONS}")
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx512bf16.cpp PROPERTIES
+    COMPILE_OPTIONS "${FLEXPLAN_AVX512_OPTIONS};-mavx512bf16")
 endif()

@@ -12,10 +12,17 @@ namespace flexplan::cpu::avx2 {
 
 using Vec = __m256;
 constexpr int kLanes = 8;
+constexpr int kLaneLevels = 3;  // kLanes = 2^kLaneLevels
 // Tokens of a product's tile: 6 x 2 accumulators, 2 weights and one x are 15 of 16 registers.
 constexpr int kTileTokens = 6;
 // Query rows that share V in registers: 1 x 8 accumulators.
 constexpr int kFewTokens = 1;
+
+// Up to so many tokens, converting the weights again for every 4 of them costs less than packing them (measured).
+constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 4 : 8; }
+
+// The order in which lanes are summed (see sumLanes): the middle two of each four change places. Its own inverse.
+constexpr int64_t slotOfLane(int64_t lane) { return lane ^ ((lane ^ lane >> 1) & 1) * 3; }
 
 inline __m256i firstLanes(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -105,8 +112,18 @@ inline void transpose(Vec v[8]) {
   }
 }
 
-// One group of 8 rows, transposed: row r of column c at out[c % 8 * laneStride + c / 8 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
-inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float* out, int64_t laneStride, int64_t stepStride) {
+// Lane i: the sum of v[i]'s lanes; of each four first 0 + 2 and 1 + 3, then those, then the two fours.
+inline Vec sumLanes(const Vec v[8]) {
+  Vec b[4], c[2];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) b[i] = add(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) c[i] = add(_mm256_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm256_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
+  return add(_mm256_permute2f128_ps(c[0], c[1], 0x20), _mm256_permute2f128_ps(c[0], c[1], 0x31));
+}
+
+// One group of 8 rows, transposed: row r of column c at out[slotOfLane(c % 8) * slotStride + c / 8 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
+inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float* out, int64_t slotStride, int64_t stepStride) {
   Vec words[8];
   alignas(32) int32_t headers[8];
 #pragma GCC unroll 8
@@ -127,7 +144,7 @@ inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float*
     for (int n = 0; n < 8; ++n) {
       const __m256i q = _mm256_and_si256(_mm256_srli_epi32(_mm256_castps_si256(words[d]), 4 * n), mask);
       const int col = 2 * d + n / 4 + n % 4 * 16;
-      store(out + col % kLanes * laneStride + col / kLanes * stepStride, fma(_mm256_cvtepi32_ps(q), scale, min));
+      store(out + slotOfLane(col % kLanes) * slotStride + col / kLanes * stepStride, fma(_mm256_cvtepi32_ps(q), scale, min));
     }
 }
 

@@ -1,4 +1,4 @@
-// Vectors of 16 floats (AVX-512 F, BW, VL, DQ). Included by one translation unit only.
+// Vectors of 16 floats (AVX-512 F, BW, VL, DQ), in the namespace FLEXPLAN_ISA of the translation unit that includes this.
 #pragma once
 
 #include <immintrin.h>
@@ -8,14 +8,26 @@
 
 #include "core/data_type.h"
 
-namespace flexplan::cpu::avx512 {
+namespace flexplan::cpu::FLEXPLAN_ISA {
 
 using Vec = __m512;
 constexpr int kLanes = 16;
+constexpr int kLaneLevels = 4;  // kLanes = 2^kLaneLevels
 // Tokens of a product's tile: 14 x 2 accumulators, 2 weights and one x are 31 of 32 registers.
 constexpr int kTileTokens = 14;
 // Query rows that share V in registers: 4 x 4 accumulators and 4 vectors of V.
 constexpr int kFewTokens = 4;
+
+// Up to so many tokens, converting the weights again for every 4 of them costs less than packing them. Measured for fp32; for
+// pairs counted in instructions: 16-bit weights need no conversion, 4-bit ones less.
+#if defined(FLEXPLAN_PAIRS)
+constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 8 : 28; }
+#else
+constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 6 : 20; }
+#endif
+
+// The order in which lanes are summed (see sumLanes): the middle two of each four change places. Its own inverse.
+constexpr int64_t slotOfLane(int64_t lane) { return lane ^ ((lane ^ lane >> 1) & 1) * 3; }
 
 inline __mmask16 firstLanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
 
@@ -53,11 +65,16 @@ Vec decode(const std::byte* p) {
   }
 }
 
-// A permutation of the table of the group's 16 values looks at 4 bits of each index only, so nibbles need no masking.
-inline void decodeInt4Group(const std::byte* p, Vec out[4]) {
+// The 16 values of a group's grid.
+inline Vec int4Values(const std::byte* p) {
   const __m128 header = _mm_cvtph_ps(_mm_loadu_si32(p));
   const Vec q = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const Vec table = fma(q, _mm512_broadcastss_ps(header), _mm512_broadcastss_ps(_mm_movehdup_ps(header)));
+  return fma(q, _mm512_broadcastss_ps(header), _mm512_broadcastss_ps(_mm_movehdup_ps(header)));
+}
+
+// A permutation of 16 values looks at 4 bits of each index only, so nibbles need no masking.
+inline void decodeInt4Group(const std::byte* p, Vec out[4]) {
+  const Vec table = int4Values(p);
   const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 4)));
   out[0] = _mm512_permutexvar_ps(words, table);
   out[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(words, 4), table);
@@ -89,8 +106,19 @@ inline void transpose(Vec v[16]) {
   }
 }
 
-// One group of 16 rows, transposed: row r of column c at out[c % 16 * laneStride + c / 16 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
-inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float* out, int64_t laneStride, int64_t stepStride) {
+// Lane i: the sum of v[i]'s lanes; of each four first 0 + 2 and 1 + 3, then those, then neighbouring fours, and so on.
+inline Vec sumLanes(const Vec v[16]) {
+  Vec b[8], c[4];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) b[i] = add(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) c[i] = add(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
+  const auto fours = [](Vec x, Vec y) { return add(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd)); };
+  return fours(fours(c[0], c[1]), fours(c[2], c[3]));
+}
+
+// One group of 16 rows, transposed: row r of column c at out[slotOfLane(c % 16) * slotStride + c / 16 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
+inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float* out, int64_t slotStride, int64_t stepStride) {
   Vec words[16];
   alignas(64) int32_t headers[16];
 #pragma GCC unroll 16
@@ -111,7 +139,7 @@ inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float
     for (int n = 0; n < 8; ++n) {
       const __m512i q = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(words[d]), static_cast<unsigned>(4 * n)), mask);
       const int col = 2 * d + n / 4 + n % 4 * 16;
-      store(out + col % kLanes * laneStride + col / kLanes * stepStride, fma(_mm512_cvtepi32_ps(q), scale, min));
+      store(out + slotOfLane(col % kLanes) * slotStride + col / kLanes * stepStride, fma(_mm512_cvtepi32_ps(q), scale, min));
     }
 }
 
@@ -136,4 +164,4 @@ inline void packNibbles(const Vec q[4], std::byte* words) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), _mm512_cvtepi32_epi16(all));
 }
 
-}  // namespace flexplan::cpu::avx512
+}  // namespace flexplan::cpu::FLEXPLAN_ISA

@@ -15,9 +15,16 @@ namespace flexplan::cpu::generic {
 using Vec = float __attribute__((vector_size(16)));
 using IntVec = int32_t __attribute__((vector_size(16)));
 constexpr int kLanes = 4;
+constexpr int kLaneLevels = 2;  // kLanes = 2^kLaneLevels
 // Tokens of a product's tile: 4 x 2 accumulators, 2 weights, one x and a product are 12 of the 16 registers that most machines have.
 constexpr int kTileTokens = 4;
 constexpr int kFewTokens = 1;
+
+// Up to so many tokens, converting the weights again for every 4 of them costs less than packing them (measured).
+constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 4 : 8; }
+
+// The order in which lanes are summed (see sumLanes): the middle two of each four change places. Its own inverse.
+constexpr int64_t slotOfLane(int64_t lane) { return lane ^ ((lane ^ lane >> 1) & 1) * 3; }
 
 inline Vec set1(float value) { return Vec{value, value, value, value}; }
 inline Vec load(const float* p) {
@@ -91,12 +98,19 @@ inline void transpose(Vec v[4]) {
   for (int i = 0; i < kLanes; ++i) v[i] = Vec{a[i], b[i], c[i], d[i]};
 }
 
-// One group of 4 rows, transposed: row r of column c at out[c % 4 * laneStride + c / 4 * stepStride + r].
-inline void packInt4Group(const std::byte* const rows[4], int64_t offset, float* out, int64_t laneStride, int64_t stepStride) {
+// Lane i: the sum of v[i]'s lanes, 0 + 2 and 1 + 3 first.
+inline Vec sumLanes(const Vec v[4]) {
+  Vec columns[4] = {v[0], v[1], v[2], v[3]};
+  transpose(columns);
+  return (columns[0] + columns[2]) + (columns[1] + columns[3]);
+}
+
+// One group of 4 rows, transposed: row r of column c at out[slotOfLane(c % 4) * slotStride + c / 4 * stepStride + r].
+inline void packInt4Group(const std::byte* const rows[4], int64_t offset, float* out, int64_t slotStride, int64_t stepStride) {
   float values[kInt4GroupSize];
   for (int row = 0; row < kLanes; ++row) {
     dequantizeInt4(rows[row] + offset, kInt4GroupSize, values);
-    for (int64_t i = 0; i < kInt4GroupSize; ++i) out[i % kLanes * laneStride + i / kLanes * stepStride + row] = values[i];
+    for (int64_t i = 0; i < kInt4GroupSize; ++i) out[slotOfLane(i % kLanes) * slotStride + i / kLanes * stepStride + row] = values[i];
   }
 }
 

@@ -25,9 +25,16 @@ constexpr std::array kTypes{DataType::kFloat32, DataType::kFloat16, DataType::kB
 
 size_t index(int64_t i) { return static_cast<size_t>(i); }
 
-// Roundings that a product can go through: its own (where it is not fused), its chain, then the sum of blocks, then the bias.
+// Roundings that a product can go through: its own (where it is not fused), its chain (of at least 4 in a block; in pairs a unit
+// counts twice, but there are 16 chains), the tree of chains, then the sum of blocks, then the bias.
 double sumDepth(int64_t n) {
-  return static_cast<double>(std::min<int64_t>(n, cpu::kColumnBlock)) + static_cast<double>(n) / cpu::kColumnBlock + 2;
+  const auto columns = static_cast<double>(n);
+  return std::min(columns, cpu::kBlockUnits / 4.0) + 4 + columns / cpu::kBlockUnits + 2;
+}
+
+// What is multiplied: with pairs of bf16 both operands are rounded first.
+double operand(DataType weight, float value) {
+  return cpu::kernels().tokenLayout(weight, 1, 1).pairs ? bfloat16ToFloat(floatToBFloat16(value)) : value;
 }
 
 Bytes encode(DataType type, const std::vector<float>& values, int64_t cols) {
@@ -111,7 +118,7 @@ struct MatmulCase {
       for (int64_t t = 0; t < tokens; ++t) {
         double sum = bias[index(r)], magnitude = std::abs(sum);
         for (int64_t c = 0; c < cols; ++c) {
-          const double product = static_cast<double>(x[index(t * cols + c)]) * w[index(c)];
+          const double product = operand(type, x[index(t * cols + c)]) * operand(type, w[index(c)]);
           sum += product;
           magnitude += std::abs(product);
         }

@@ -10,6 +10,7 @@ const BUILD = fileURLToPath(new URL('../../build/native', import.meta.url));
 const TESTS = [
   'kernels_test',
   'int4_fit_test',
+  'thread_pool_test',
   'tier_test',
   'engine_test',
   'quantization_cache_test',
