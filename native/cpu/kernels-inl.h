@@ -95,14 +95,15 @@ constexpr bool multipliesPairs(DataType weight) { return weight == DataType::kBF
 constexpr bool multipliesPairs(DataType) { return false; }
 #endif
 
-// Calls body.operator()<Units, kType>(): weights of a type are always multiplied in the same units.
+// Calls body.operator()<Units, kType>(). pairs: only for weights that are multiplied so.
 template <typename Body>
-inline void withUnits(DataType weight, Body&& body) {
+inline void withUnits(DataType weight, [[maybe_unused]] bool pairs, Body&& body) {
   withType(weight, [&]<DataType kType>() {
 #if defined(FLEXPLAN_PAIRS)
-    if constexpr (multipliesPairs(kType)) return body.template operator()<PairUnits, kType>();
+    if constexpr (multipliesPairs(kType))
+      if (pairs) return body.template operator()<PairUnits, kType>();
 #endif
-    if constexpr (!multipliesPairs(kType)) body.template operator()<FloatUnits, kType>();
+    body.template operator()<FloatUnits, kType>();
   });
 }
 

@@ -57,8 +57,8 @@ struct AttentionUnit {
 
 struct Kernels {
   const char* name;
-  // For a product of `tokens` tokens (and for all pieces of it).
-  TokenLayout (*tokenLayout)(DataType weight, int64_t tokens, int64_t cols);
+  // For a product of `tokens` tokens (and for all pieces of it); exact: tokens stay fp32.
+  TokenLayout (*tokenLayout)(DataType weight, int64_t tokens, int64_t cols, bool exact);
   // Tokens from the beginning of a tile.
   void (*packTokens)(const float* x, int64_t xStride, int64_t tokens, int64_t cols, const TokenLayout& layout, float* out);
   void (*multiply)(const Product& product);

@@ -62,7 +62,7 @@ struct PackedTokens {
 
   PackedTokens(const Matmul& op, int64_t numTokens)
       : from(op.x), fromStride(op.xStride), tokens(numTokens), cols(op.weight.cols),
-        layout(kernels().tokenLayout(op.weight.dtype, numTokens, op.weight.cols)), data(op.x) {
+        layout(kernels().tokenLayout(op.weight.dtype, numTokens, op.weight.cols, op.exactTokens)), data(op.x) {
     if (layout.asGiven()) layout.stride = fromStride;
   }
 

@@ -3,7 +3,7 @@
 //
 // Arithmetic is fp32, with one exception: where the machine multiplies pairs of bf16 (avx512-bf16), matmul rounds tokens and weights
 // to bf16 when the weights are bf16 or 4-bit (to nearest even; bf16 weights are exact), and adds the products in fp32. A token
-// element is then off by at most 2^-9 of itself. Attention, norms and everything else stay fp32.
+// element is then off by at most 2^-9 of itself. Matmuls with exactTokens, attention, norms and everything else stay fp32.
 //
 // Determinism: the value of each output element depends on its own operands alone: not on how many tokens share the
 // launch, how rows are split into pieces, which thread computes it, or how many threads there are. So results do not
@@ -42,6 +42,7 @@ struct Matmul {
   int64_t xStride;
   float* out;  // [tokens, outStride]
   int64_t outStride;
+  bool exactTokens = false;  // x must not be rounded to bf16, whatever the machine multiplies fastest
 };
 
 // Several matmuls over the same number of tokens in one parallel region (q, k, v; gate, up).

@@ -307,7 +307,7 @@ void multiplyUnits(const Product& p) {
 }
 
 void multiply(const Product& p) {
-  withUnits(p.weight.dtype, [&]<typename Units, DataType kType>() { multiplyUnits<Units, kType>(p); });
+  withUnits(p.weight.dtype, p.layout.pairs, [&]<typename Units, DataType kType>() { multiplyUnits<Units, kType>(p); });
 }
 
 // ---- Tokens ----------------------------------------------------------------------------------------------------------------
@@ -322,10 +322,10 @@ TokenLayout layoutOf(int64_t tokens, int64_t cols, bool few) {
   return {tileTokens, blocks * blockSteps<Units>(cols) * kLanes * tileTokens, kPairs};
 }
 
-TokenLayout tokenLayout(DataType weight, int64_t tokens, int64_t cols) {
+TokenLayout tokenLayout(DataType weight, int64_t tokens, int64_t cols, bool exact) {
   const bool few = tokens <= mostFewTokens(weight);
   TokenLayout layout{};
-  withUnits(weight, [&]<typename Units, DataType kType>() { layout = layoutOf<Units>(tokens, cols, few); });
+  withUnits(weight, multipliesPairs(weight) && !exact, [&]<typename Units, DataType kType>() { layout = layoutOf<Units>(tokens, cols, few); });
   return layout;
 }
 

@@ -150,8 +150,10 @@ void Forward::decodePiece(const Piece& piece) {
 
 void Forward::projectQkv(const BatchStep& step, const LayerView& view, const DecoderLayer& layer, const float* x) {
   const int64_t tokens = step.numTokens();
-  const cpu::Matmul ops[] = {product(view, layer.q, x, workspace_.q), product(view, layer.k, x, workspace_.k),
-                             product(view, layer.v, x, workspace_.v)};
+  cpu::Matmul ops[] = {product(view, layer.q, x, workspace_.q), product(view, layer.k, x, workspace_.k),
+                       product(view, layer.v, x, workspace_.v)};
+  // Scores are exponents: of all matmuls these make most of the error when tokens are rounded.
+  for (cpu::Matmul& op : ops) op.exactTokens = true;
   device_.matmul(ops, tokens);
   if (layer.qNorm) {
     device_.norm(workspace_.q, layer.qNorm, nullptr, shape_.normEpsilon, tokens * shape_.numHeads, shape_.headDim,

@@ -33,8 +33,8 @@ double sumDepth(int64_t n) {
 }
 
 // What is multiplied: with pairs of bf16 both operands are rounded first.
-double operand(DataType weight, float value) {
-  return cpu::kernels().tokenLayout(weight, 1, 1).pairs ? bfloat16ToFloat(floatToBFloat16(value)) : value;
+double operand(DataType weight, bool exact, float value) {
+  return cpu::kernels().tokenLayout(weight, 1, 1, exact).pairs ? bfloat16ToFloat(floatToBFloat16(value)) : value;
 }
 
 Bytes encode(DataType type, const std::vector<float>& values, int64_t cols) {
@@ -83,6 +83,7 @@ struct MatmulCase {
   int64_t tokens, rows, cols;
   std::vector<float> x, bias;
   Bytes weight;
+  bool exact = false;
 
   MatmulCase(Random& random, DataType dtype, int64_t numTokens, int64_t numRows, int64_t numCols)
       : type(dtype), tokens(numTokens), rows(numRows), cols(numCols), x(random.vector(numTokens * numCols)),
@@ -105,6 +106,7 @@ struct MatmulCase {
       copies[i].assign(weight.begin() + edges[i] * stride, weight.begin() + edges[i + 1] * stride);
       op.weight.pieces[i] = {copies[i].data(), edges[i + 1] - edges[i]};
     }
+    op.exactTokens = exact;
     cpu::matmul(pool, {&op, 1}, numTokens);
     std::vector<float> dense;
     for (int64_t t = 0; t < numTokens; ++t)
@@ -118,7 +120,7 @@ struct MatmulCase {
       for (int64_t t = 0; t < tokens; ++t) {
         double sum = bias[index(r)], magnitude = std::abs(sum);
         for (int64_t c = 0; c < cols; ++c) {
-          const double product = operand(type, x[index(t * cols + c)]) * operand(type, w[index(c)]);
+          const double product = operand(type, exact, x[index(t * cols + c)]) * operand(type, exact, w[index(c)]);
           sum += product;
           magnitude += std::abs(product);
         }
@@ -141,10 +143,12 @@ void testMatmulValues(Checks& checks, ThreadPool& pool) {
           const MatmulCase c(random, type, tokens, rows, cols);
           checks.that(c.matchesTwin(c.run(pool)), named("matmul", type, {tokens, rows, cols}));
         }
-    for (const auto [tokens, rows, cols] : larger) {
-      const MatmulCase c(random, type, tokens, rows, cols);
-      checks.that(c.matchesTwin(c.run(pool)), named("matmul", type, {tokens, rows, cols}));
-    }
+    for (const auto [tokens, rows, cols] : larger)
+      for (const bool exact : {false, true}) {
+        MatmulCase c(random, type, tokens, rows, cols);
+        c.exact = exact;
+        checks.that(c.matchesTwin(c.run(pool)), named("matmul", type, {tokens, rows, cols, exact}));
+      }
   }
 }
 
