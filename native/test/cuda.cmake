@@ -15,3 +15,13 @@ set_target_properties(cuda_device_test PROPERTIES ENABLE_EXPORTS ON)
 add_dependencies(cuda_device_test fake_cublas)
 target_compile_definitions(cuda_device_test PRIVATE FLEXPLAN_FAKE_CUBLAS="$<TARGET_FILE:fake_cublas>")
 add_test(NAME cuda_device COMMAND cuda_device_test)
+
+# The whole engine on the kernels that a GPU runs, compiled for the CPU (cuda_kernels.cmake): what the host passes is what they take.
+add_executable(cuda_emulated_engine_test
+  ${CMAKE_CURRENT_LIST_DIR}/cuda_emulated_engine_test.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/fake_cuda.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/tiny_model.cpp
+  ${FLEXPLAN_CUDA_HOST_SOURCES})
+target_link_libraries(cuda_emulated_engine_test PRIVATE flexplan_emulated_kernels)
+target_compile_options(cuda_emulated_engine_test PRIVATE -Wall -Wextra)
+add_test(NAME cuda_emulated_engine COMMAND cuda_emulated_engine_test)

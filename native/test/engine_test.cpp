@@ -258,7 +258,8 @@ void testErrors(Checks& check, const TemporaryFolder& folder) {
   check.that(errorOf([&] { runOnce(config, sequences); }) == "bad-input", "errors: a tensor is missing");
   config = plainConfig(model, folder);
   config.device = DeviceKind::kCuda;
-  check.that(errorOf([&] { runOnce(config, sequences); }) == "no-device", "errors: no CUDA in this build");
+  if (const std::string code = errorOf([&] { runOnce(config, sequences); }); !code.empty())
+    check.that(code == "no-device", "errors: no CUDA in this build, or no GPU here");
   auto wrong = sequences;
   wrong[1].promptIds[0] = static_cast<int32_t>(model.shape.vocabSize);
   check.that(errorOf([&] { runOnce(plainConfig(model, folder), wrong); }) == "bad-input", "errors: token out of range");

@@ -30,6 +30,7 @@ class FakeStream {
     thread_.join();
   }
   void queue(std::function<void()> operation) {
+    if (machine_.immediate) return operation();
     const std::lock_guard lock(mutex_);
     operations_.push_back(std::move(operation));
     changed_.notify_all();

@@ -27,6 +27,7 @@ struct FakeMachine {
   int64_t pinnableBytes = int64_t{1} << 40;
   int64_t mostDelayMicroseconds = 0;
   double bytesPerSecond = 0;   // of each stream's copies; 0: as fast as memcpy
+  bool immediate = false;      // what is queued is done at once, by the thread that queues it
   int64_t failAtCall = -1;     // this call of copy, record or launch, and all after it, fail
   uint64_t seed = 1;
 

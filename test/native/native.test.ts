@@ -15,6 +15,7 @@ const TESTS = [
   'engine_test',
   'quantization_cache_test',
   'cuda_device_test',
+  'cuda_emulated_engine_test',
   'cuda_kernels_test',
 ];
 const MINUTES = 60_000;
