@@ -235,6 +235,7 @@ EngineConfig engineConfigFrom(const Napi::Object& object) {
   config.prefillChunkTokens = integerField(object, "prefillChunkTokens");
   config.weightBits = static_cast<int>(integerField(object, "weightBits"));
   config.kvCacheBits = static_cast<int>(integerField(object, "kvCacheBits"));
+  config.sparseValueFraction = numberField(object, "sparseValueFraction");
   config.overlap = booleanField(object, "overlap");
   config.kvTiers = tiersField(object, "kvTiers");
   config.activationTiers = tiersField(object, "activationTiers");

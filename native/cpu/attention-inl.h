@@ -7,22 +7,46 @@
 // Up to so many query rows the products with K are those of few tokens.
 constexpr int64_t kMostFewQueries = 8;
 
+// Positions [begin, end) of a chunk, or of the sequence.
+struct Range {
+  int64_t begin, end;
+};
+
+// Positions that query `query` of the sequence attends to.
+inline Range attendedPositions(const AttentionUnit& u, int64_t query) {
+  const int64_t own = u.sequence.numPast + query;
+  const bool windowed = u.shape.slidingWindow > 0;
+  return {windowed ? larger(0, own - u.shape.slidingWindow + 1) : 0, own + 1};
+}
+
+// All that the unit's queries attend to, from the beginning of a chunk.
+inline Range unitPositions(const AttentionUnit& u) {
+  return {attendedPositions(u, u.queryBegin).begin / kAttentionChunk * kAttentionChunk, attendedPositions(u, u.queryEnd - 1).end};
+}
+
+inline bool isSparse(const AttentionUnit& u) { return u.shape.sparseValueFraction < 1; }
+
 // The memory of AttentionUnit::scratch. A "row" is one query of one head; rows of a KV head are consecutive.
 struct AttentionScratch {
   int64_t dim;  // headDim, padded so that whole groups can be written
   int64_t rowsPerKvHead;
   float *queries, *outputs;  // [kvHeads, rowsPerKvHead, dim]
   float *maxima, *sums;      // [kvHeads, rowsPerKvHead]
-  float* scores;             // [rowsPerKvHead, kAttentionChunk]; becomes probabilities
+  int64_t scoreStride;       // kAttentionChunk; sparse: whole chunks that hold all positions of the unit
+  float* scores;             // [rowsPerKvHead, scoreStride]; becomes probabilities
+  uint32_t* keys;            // sparse: [scoreStride], see orderedKey
   float* values;             // [kAttentionChunk, dim]
   TokenLayout layout;        // of the queries of a KV head
   float* packed;             // those, where they are not multiplied as they lie
   float* panel;
   int64_t floats;
 
-  AttentionScratch(const AttentionShape& shape, int64_t kvHeads, int64_t numQueries, float* memory)
-      : dim(roundUp(shape.headDim, kGroup)), rowsPerKvHead(numQueries * (shape.numHeads / shape.numKvHeads)),
-        layout(layoutOf<FloatUnits>(rowsPerKvHead, shape.headDim, rowsPerKvHead <= kMostFewQueries)) {
+  AttentionScratch(const AttentionUnit& u, float* memory)
+      : dim(roundUp(u.shape.headDim, kGroup)),
+        rowsPerKvHead((u.queryEnd - u.queryBegin) * (u.shape.numHeads / u.shape.numKvHeads)),
+        scoreStride(isSparse(u) ? roundUp(unitPositions(u).end - unitPositions(u).begin, kAttentionChunk) : kAttentionChunk),
+        layout(layoutOf<FloatUnits>(rowsPerKvHead, u.shape.headDim, rowsPerKvHead <= kMostFewQueries)) {
+    const int64_t kvHeads = u.kvHeadEnd - u.kvHeadBegin;
     const int64_t rows = kvHeads * rowsPerKvHead;
     if (!tiled()) layout.stride = dim;
     int64_t used = 0;
@@ -35,9 +59,10 @@ struct AttentionScratch {
     outputs = take(rows * dim);
     maxima = take(rows);
     sums = take(rows);
-    scores = take(rowsPerKvHead * kAttentionChunk);
+    scores = take(rowsPerKvHead * scoreStride);
     values = take(kAttentionChunk * dim);
     panel = take(kPanelFloats);
+    keys = reinterpret_cast<uint32_t*>(take(isSparse(u) ? scoreStride : 0));
     packed = take(tiled() ? kvHeads * packedFloats() : 0);
     floats = used;
   }
@@ -46,21 +71,7 @@ struct AttentionScratch {
   int64_t packedFloats() const { return (rowsPerKvHead + layout.tileTokens - 1) / layout.tileTokens * layout.stride; }
 };
 
-int64_t attentionScratchFloats(const AttentionShape& shape, int64_t kvHeads, int64_t queries) {
-  return AttentionScratch(shape, kvHeads, queries, nullptr).floats;
-}
-
-// Positions [begin, end) of a chunk, or of the sequence.
-struct Range {
-  int64_t begin, end;
-};
-
-// Positions that query `query` of the sequence attends to.
-inline Range attendedPositions(const AttentionUnit& u, int64_t query) {
-  const int64_t own = u.sequence.numPast + query;
-  const bool windowed = u.shape.slidingWindow > 0;
-  return {windowed ? larger(0, own - u.shape.slidingWindow + 1) : 0, own + 1};
-}
+int64_t attentionScratchFloats(const AttentionUnit& u) { return AttentionScratch(u, nullptr).floats; }
 
 // The part of a row's positions that lies in the chunk, relative to its begin.
 inline Range attendedInChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t row, Range chunk) {
@@ -241,17 +252,28 @@ inline const std::byte* nextKeys(const AttentionUnit& u, int64_t kvHead, Range c
   return kvRow(u, last ? chunk.begin : next) + u.kvHeadBegin * u.headBytes;
 }
 
-void attendChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range chunk) {
+// Scores of all rows of a KV head, those of a row `stride` apart.
+void scoreChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range chunk, float* scores, int64_t stride) {
+  const int64_t head = kvHead - u.kvHeadBegin;
+  const float* queries = s.tiled() ? s.packed + head * s.packedFloats() : s.queries + head * s.rowsPerKvHead * s.dim;
   const std::byte* k = kvRow(u, chunk.begin) + kvHead * u.headBytes;
-  const std::byte* v = k + u.shape.numKvHeads * u.headBytes;
+  const Product product{{u.sequence.kv.dtype, k, u.rowBytes, chunk.end - chunk.begin, u.shape.headDim}, nullptr, queries, s.layout,
+                        s.rowsPerKvHead, scores, stride, s.panel};
+  withType(u.sequence.kv.dtype, [&]<DataType kType>() { multiplyUnits<FloatUnits, kType>(product); });
+}
+
+// The V of one head in a chunk.
+inline ValueRows chunkValues(const AttentionUnit& u, int64_t kvHead, Range chunk) {
+  return {kvRow(u, chunk.begin) + (u.shape.numKvHeads + kvHead) * u.headBytes, u.rowBytes};
+}
+
+void attendChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range chunk) {
+  const ValueRows v = chunkValues(u, kvHead, chunk);
   const int64_t positions = chunk.end - chunk.begin;
   // V arrives while K is multiplied, the next head's K while V is added. Slices of heads are too short for the hardware to foresee.
-  prefetchRows(v, positions, u);
+  prefetchRows(v.data, positions, u);
   const int64_t row = (kvHead - u.kvHeadBegin) * s.rowsPerKvHead;
-  const float* queries = s.tiled() ? s.packed + (kvHead - u.kvHeadBegin) * s.packedFloats() : s.queries + row * s.dim;
-  const Product scores{{u.sequence.kv.dtype, k, u.rowBytes, positions, u.shape.headDim}, nullptr, queries, s.layout,
-                       s.rowsPerKvHead, s.scores, kAttentionChunk, s.panel};
-  withType(u.sequence.kv.dtype, [&]<DataType kType>() { multiplyUnits<FloatUnits, kType>(scores); });
+  scoreChunk(u, s, kvHead, chunk, s.scores, kAttentionChunk);
   prefetchRows(nextKeys(u, kvHead, chunk), positions, u);
   for (int64_t r = 0; r < s.rowsPerKvHead; ++r) {
     const Range range = attendedInChunk(u, s, r, chunk);
@@ -259,16 +281,21 @@ void attendChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHe
       softmaxStep(s.scores + r * kAttentionChunk, range, s.maxima[row + r], s.sums[row + r], s.outputs + (row + r) * s.dim,
                   s.dim);
   }
-  addChunkValues(u, s, {v, u.rowBytes}, chunk, s.outputs + row * s.dim);
+  addChunkValues(u, s, v, chunk, s.outputs + row * s.dim);
 }
 
+#include "cpu/attention_sparse-inl.h"
+
 void attend(const AttentionUnit& u) {
-  const AttentionScratch s(u.shape, u.kvHeadEnd - u.kvHeadBegin, u.queryEnd - u.queryBegin, u.scratch);
+  const AttentionScratch s(u, u.scratch);
   startAttention(u, s);
-  const int64_t begin = attendedPositions(u, u.queryBegin).begin / kAttentionChunk * kAttentionChunk;
-  const int64_t end = attendedPositions(u, u.queryEnd - 1).end;
-  for (int64_t p = begin; p < end; p += kAttentionChunk)
+  const Range all = unitPositions(u);
+  if (isSparse(u)) {
+    for (int64_t kvHead = u.kvHeadBegin; kvHead < u.kvHeadEnd; ++kvHead) attendSparsely(u, s, kvHead, all);
+    return finishAttention(u, s);
+  }
+  for (int64_t p = all.begin; p < all.end; p += kAttentionChunk)
     for (int64_t kvHead = u.kvHeadBegin; kvHead < u.kvHeadEnd; ++kvHead)
-      attendChunk(u, s, kvHead, {p, smaller(p + kAttentionChunk, end)});
+      attendChunk(u, s, kvHead, {p, smaller(p + kAttentionChunk, all.end)});
   finishAttention(u, s);
 }

@@ -63,7 +63,7 @@ struct Kernels {
   void (*packTokens)(const float* x, int64_t xStride, int64_t tokens, int64_t cols, const TokenLayout& layout, float* out);
   void (*multiply)(const Product& product);
   void (*attend)(const AttentionUnit& unit);
-  int64_t (*attentionScratchFloats)(const AttentionShape& shape, int64_t kvHeads, int64_t queries);
+  int64_t (*attentionScratchFloats)(const AttentionUnit& unit);  // its scratch need not be there yet
   // One row.
   void (*toFloat)(DataType from, const std::byte* row, int64_t cols, float* out);
   void (*fromFloat)(DataType to, const float* row, int64_t cols, std::byte* out);

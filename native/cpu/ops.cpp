@@ -216,10 +216,13 @@ struct AttentionCut {
 
 // Query rows that share a converted chunk of K and V.
 constexpr int64_t kQueryRows = 64;
+// Fewer when they keep the scores of all positions.
+constexpr int64_t kSparseQueryRows = 8;
 
 AttentionCut cutAttention(const AttentionShape& shape, std::span<const AttentionSequence> sequences, int64_t numThreads) {
   const bool decode = std::all_of(sequences.begin(), sequences.end(), [](const auto& s) { return s.numQueries <= 1; });
-  if (!decode) return {1, std::max<int64_t>(1, kQueryRows * shape.numKvHeads / shape.numHeads)};
+  const int64_t rows = shape.sparseValueFraction < 1 ? kSparseQueryRows : kQueryRows;
+  if (!decode) return {1, std::max<int64_t>(1, rows * shape.numKvHeads / shape.numHeads)};
   // Whole KV rows are contiguous; heads are taken apart only when there are too few sequences to keep all threads busy.
   const int64_t wanted = ceilDivide(kPiecesPerThread * numThreads, std::max<int64_t>(1, static_cast<int64_t>(sequences.size())));
   return {ceilDivide(shape.numKvHeads, std::min(wanted, shape.numKvHeads)), 1};
@@ -336,8 +339,7 @@ void attention(ThreadPool& pool, const AttentionShape& shape, std::span<const At
       unit.kvHeadEnd = std::min(kvHead + cut.kvHeadsPerPiece, shape.numKvHeads);
       unit.queryBegin = query;
       unit.queryEnd = std::min(query + cut.queriesPerPiece, sequence.numQueries);
-      unit.scratch = threadScratch(kernels().attentionScratchFloats(shape, unit.kvHeadEnd - unit.kvHeadBegin,
-                                                                    unit.queryEnd - unit.queryBegin));
+      unit.scratch = threadScratch(kernels().attentionScratchFloats(unit));
       kernels().attend(unit);
     }
   });

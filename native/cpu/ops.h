@@ -87,6 +87,9 @@ struct KvView {
 // Causal attention of one sequence's newest numQueries tokens over its numQueries + numPast KV rows (all in `kv`).
 // Query t attends to positions p <= numPast + t, and p > numPast + t - slidingWindow when slidingWindow > 0.
 // Query head h uses KV head h / (numHeads / numKvHeads). scale = 1 / sqrt(headDim).
+// sparseValueFraction f < 1 (FlexGen, section 4 "sparse attention"): of the n positions that a query attends to, a head reads V only of
+// the ceil(f * n) with the highest scores, of equal ones those at lower positions. What is left out counts in the softmax's denominator:
+// the weights kept are not renormalised.
 struct AttentionSequence {
   KvView kv;
   int64_t numPast;
@@ -96,6 +99,7 @@ struct AttentionSequence {
 };
 struct AttentionShape {
   int64_t numHeads, numKvHeads, headDim, qStride, outStride, slidingWindow;
+  double sparseValueFraction = 1;  // 0 < f <= 1
 };
 void attention(ThreadPool& pool, const AttentionShape& shape, std::span<const AttentionSequence> sequences);
 

@@ -31,6 +31,16 @@ void checkSlots(const EngineConfig& config, const std::vector<Tier>& tiers) {
       badConfig("slots on cpu (1) or disk (2) of a cpu device", 0);
 }
 
+void checkSparseValues(const EngineConfig& config) {
+  const double fraction = config.sparseValueFraction;
+  if (!(fraction > 0 && fraction <= 1))
+    throw Error(ErrorCode::kBadInput, "expected a sparseValueFraction above 0 and at most 1, got " + std::to_string(fraction) +
+                                          "; correct the policy");
+  if (fraction < 1 && config.device == DeviceKind::kCuda)
+    throw Error(ErrorCode::kUnsupported, "expected sparseValueFraction 1 on a cuda device, got " + std::to_string(fraction) +
+                                             "; leave it out of the policy, or run on the cpu or emulated device");
+}
+
 const EngineConfig& checked(const EngineConfig& config) {
   checkModel(config.model);
   if (config.gpuBatchSize <= 0 || config.numGpuBatches <= 0)
@@ -42,6 +52,7 @@ const EngineConfig& checked(const EngineConfig& config) {
     badConfig("one attention flag per slot", static_cast<int64_t>(config.cpuAttention.size()));
   for (const int bits : {config.weightBits, config.kvCacheBits})
     if (bits != 16 && bits != 4) badConfig("16 or 4 bits", bits);
+  checkSparseValues(config);
   return config;
 }
 

@@ -24,6 +24,7 @@ struct EngineConfig {
   int64_t gpuBatchSize, numGpuBatches;
   int64_t prefillChunkTokens;
   int weightBits, kvCacheBits;
+  double sparseValueFraction = 1;  // see cpu::AttentionShape
   bool overlap;
   // Per slot of a block.
   std::vector<Tier> kvTiers, activationTiers;

@@ -35,6 +35,7 @@ Forward::Forward(const EngineConfig& config, const Weights& weights, const Model
       clock_(clock),
       embedding_(layers.embed, transfer, budgets),
       maxTokens_(maxTokens),
+      sparseValueFraction_(config.sparseValueFraction),
       workspace_(config, maxTokens, embedding_.widestRowBytes(), device_) {
   if (!attendsOnCpu(config)) return;
   cpuAttentionWorkspace_ = TierBuffer::onHost(
@@ -186,7 +187,8 @@ void Forward::copySharedKvRows(const Item& item, const BatchStep& step) {
 }
 
 cpu::AttentionShape Forward::attentionShape() const {
-  return {shape_.numHeads, shape_.numKvHeads, shape_.headDim, shape_.qSize(), shape_.qSize(), shape_.slidingWindow};
+  return {shape_.numHeads, shape_.numKvHeads,     shape_.headDim,      shape_.qSize(),
+          shape_.qSize(),  shape_.slidingWindow, sparseValueFraction_};
 }
 
 void Forward::attendOnDevice(const Item& item, const BatchStep& step) {

@@ -84,6 +84,7 @@ class Forward {
   StageClock& clock_;
   EmbeddingReader embedding_;
   const int64_t maxTokens_;
+  const double sparseValueFraction_;
   Workspace workspace_;
   TierBuffer cpuAttentionWorkspace_;  // q, then the output: [S, qSize] each
   std::vector<float> hostScratch_;

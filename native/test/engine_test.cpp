@@ -188,6 +188,27 @@ void testSharedPrefixes(Checks& check, const TemporaryFolder& folder, int numPol
   }
 }
 
+// Sparse attention does not depend on placement, batch shape or where attention runs, either.
+void testSparseValues(Checks& check, const TemporaryFolder& folder, int numPolicies) {
+  Random random(14);
+  for (const Family family : {Family::kOpt, Family::kLlama}) {
+    const std::string name = "sparse values, family " + std::to_string(static_cast<int>(family));
+    const TinyModel model(family, DataType::kFloat16, folder.file(name));
+    const auto sequences = someSequences(model.shape, random, 8);
+    for (const int kvCacheBits : {16, 4}) {
+      EngineConfig base = plainConfig(model, folder);
+      base.kvCacheBits = kvCacheBits;
+      const RunResult dense = runOnce(base, sequences);
+      base.sparseValueFraction = 0.25;
+      const RunResult expected = runOnce(base, sequences);
+      check.that(!sameResults(expected, dense), name + ": not what dense attention gives");
+      for (int n = 0; n < numPolicies; ++n)
+        check.that(sameResults(runOnce(randomConfig(base, random), sequences), expected),
+                   name + ": results of policy " + std::to_string(n));
+    }
+  }
+}
+
 // A GPU device, everything on disk: every kind of traffic there is.
 EngineConfig everythingOnDisk(const TinyModel& model, const TemporaryFolder& folder, bool overlap) {
   EngineConfig config = plainConfig(model, folder);
@@ -260,6 +281,13 @@ void testErrors(Checks& check, const TemporaryFolder& folder) {
   config.device = DeviceKind::kCuda;
   if (const std::string code = errorOf([&] { runOnce(config, sequences); }); !code.empty())
     check.that(code == "no-device", "errors: no CUDA in this build, or no GPU here");
+  config.sparseValueFraction = 0.5;
+  check.that(errorOf([&] { Engine engine(config); }) == "unsupported", "errors: sparse attention on a CUDA device");
+  config = plainConfig(model, folder);
+  for (const double fraction : {0.0, -0.1, 1.1, std::nan("")}) {
+    config.sparseValueFraction = fraction;
+    check.that(errorOf([&] { Engine engine(config); }) == "bad-input", "errors: a sparseValueFraction that is none");
+  }
   auto wrong = sequences;
   wrong[1].promptIds[0] = static_cast<int32_t>(model.shape.vocabSize);
   check.that(errorOf([&] { runOnce(plainConfig(model, folder), wrong); }) == "bad-input", "errors: token out of range");
@@ -348,6 +376,7 @@ int main(int argc, char** argv) {
   testPlacements(check, folder, numPolicies);
   testSharedPrefixes(check, folder, numPolicies);
   testAsyncDevice(check, folder, numPolicies);
+  testSparseValues(check, folder, numPolicies);
   testErrors(check, folder);
   testCancel(check, folder);
   return check.finish();

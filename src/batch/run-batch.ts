@@ -60,14 +60,14 @@ export async function runBatch(options: BatchOptions): Promise<BatchResult> {
   }
 }
 
-/** Results depend on the model, the bits and the prompts: not on placement, batch shape or device tier. */
+/** Results depend on the model, the bits, the rows of V that count and the prompts: not on placement, batch shape or device tier. */
 function identityOf({ prompts, engine }: BatchOptions): { input: string; settings: unknown } {
   const { folder, policy, device } = engine;
-  const { weightBits, kvCacheBits, quantGroupSize } = policy;
+  const { weightBits, kvCacheBits, quantGroupSize, sparseValueFraction = 1 } = policy;
   const files = folder.tensors.map(({ file }) => [file.path, file.byteOffset, file.byteLength]);
   return {
     input: prompts.text,
-    settings: { model: folder.model, files, weightBits, kvCacheBits, quantGroupSize, device },
+    settings: { model: folder.model, files, weightBits, kvCacheBits, quantGroupSize, sparseValueFraction, device },
   };
 }
 

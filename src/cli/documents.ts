@@ -22,6 +22,11 @@ export async function chosenPolicy(given: {
   return path === undefined ? undefined : loadPolicy(path);
 }
 
+/** `--sparse-values` in place of what the policy says. */
+export function withSparseValues(policy: Policy, fraction: number | undefined): Policy {
+  return fraction === undefined ? policy : { ...policy, sparseValueFraction: fraction };
+}
+
 /** A plan, in the form that planning gives it. */
 export async function loadPlan(path: string): Promise<PlanResult> {
   const { checkPlan } = await import('../solver/check-plan.js');

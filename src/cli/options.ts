@@ -46,6 +46,13 @@ export function readIds(text: string): readonly number[] {
   return ids;
 }
 
+function readShare(text: string): number {
+  const share = text.trim() === '' ? NaN : Number(text);
+  if (!(share > 0 && share <= 1))
+    throw new FlexplanError('usage', `expected a number above 0 and at most 1, got "${text}"`);
+  return share;
+}
+
 function readBits(text: string): 16 | 4 {
   return readChoice('16', '4')(text) === '16' ? 16 : 4;
 }
@@ -107,6 +114,13 @@ export const capacityOptions = {
   gpuMemory: size('--gpu-memory <size>', 'use at most so much GPU memory'),
   cpuMemory: size('--cpu-memory <size>', 'use at most so much RAM'),
   disk: size('--disk <size>', 'use at most so much disk'),
+};
+export const sparseValuesOptions = {
+  sparseValues: option(
+    '--sparse-values <fraction>',
+    "attention reads V only of this share of a query's positions, those of the highest scores (not on cuda)",
+    readShare,
+  ),
 };
 export const quantizationCacheOptions = {
   quantizationCache: flag('--no-quantization-cache', 'do not keep 4-bit weights for the next time'),

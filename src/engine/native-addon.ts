@@ -73,6 +73,8 @@ export interface NativeEngineConfig {
   readonly prefillChunkTokens: number;
   readonly weightBits: 16 | 4;
   readonly kvCacheBits: 16 | 4;
+  /** 1: attention reads every row of V. */
+  readonly sparseValueFraction: number;
   readonly overlap: boolean;
   /** Per slot of a block: 0 gpu, 1 cpu, 2 disk. Length blockSize. */
   readonly kvTiers: Uint8Array;

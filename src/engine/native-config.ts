@@ -35,6 +35,7 @@ export function nativeEngineConfig(
     prefillChunkTokens: prefillChunkTokens(policy),
     weightBits: policy.weightBits,
     kvCacheBits: policy.kvCacheBits,
+    sparseValueFraction: policy.sparseValueFraction ?? 1,
     overlap: policy.overlap,
     kvTiers: perSlot(kvCache, ({ tier }) => TIERS.indexOf(tier)),
     activationTiers: perSlot(activations, ({ tier }) => TIERS.indexOf(tier)),

@@ -4,6 +4,7 @@ import { documentCheck } from '../schema.js';
 import { QUANT_GROUP_SIZE, TENSOR_CLASSES, type Policy, type TierFractions } from './policy.js';
 
 const fraction = { type: 'number', minimum: 0, maximum: 1 };
+const positiveFraction = { type: 'number', exclusiveMinimum: 0, maximum: 1 };
 const count = { type: 'integer', minimum: 1 };
 const tierFractions = {
   type: 'object',
@@ -31,6 +32,7 @@ export const policySchema = {
     cpuAttentionFraction: fraction,
     diskKvCpuAttentionFraction: fraction,
     prefillChunkTokens: count,
+    sparseValueFraction: positiveFraction,
     overlap: { type: 'boolean' },
   },
   required: [

@@ -27,6 +27,12 @@ export interface Policy {
   readonly diskKvCpuAttentionFraction?: number;
   /** At prefill the sequences of a GPU batch go through a layer in chunks of at most so many prompt tokens. Absent: 2048. */
   readonly prefillChunkTokens?: number;
+  /**
+   * Each query of each head reads V only of this share of its positions, those with the highest scores (docs/quantization.md).
+   * Above 0; absent or 1: of all. It changes results, so the planner never chooses it, and estimates do not count what it saves.
+   * Not on a CUDA device.
+   */
+  readonly sparseValueFraction?: number;
   /** Run the six tasks concurrently. */
   readonly overlap: boolean;
 }

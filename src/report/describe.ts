@@ -1,5 +1,5 @@
 /** A run and its policy in words, for the head of a report. */
-import type { TensorClass } from '../policy/policy.js';
+import type { Policy, TensorClass } from '../policy/policy.js';
 import { TIERS } from '../tiers.js';
 import { formatBytes } from '../units.js';
 import { tierLabel } from './comparison.js';
@@ -27,6 +27,13 @@ function attentionWords(run: RunDocument): string {
   return onCpu === 0 ? 'on the device' : `${Math.round(onCpu * 100)} % of the sequences on the CPU`;
 }
 
+/** Nothing where all of V is read. */
+function sparseWords({ sparseValueFraction = 1 }: Policy): [string, string][] {
+  if (sparseValueFraction === 1) return [];
+  const percent = Number((100 * sparseValueFraction).toPrecision(3));
+  return [['values read', `those of the ${percent} % highest scores; the prediction counts all`]];
+}
+
 /** Term and text pairs: model, device, job, batch shape, placements. */
 export function describeRun(run: RunDocument): [string, string][] {
   const { policy, model, hardware } = run.plan;
@@ -43,6 +50,7 @@ export function describeRun(run: RunDocument): [string, string][] {
     ['batch', batch],
     ['stored as', `weights ${policy.weightBits}-bit, KV cache ${policy.kvCacheBits}-bit`],
     ['decode attention', attentionWords(run)],
+    ...sparseWords(policy),
     ...(Object.keys(CLASS_LABELS) as TensorClass[]).map((name): [string, string] => [
       CLASS_LABELS[name],
       placementWords(run, name),

@@ -171,11 +171,15 @@ describeNative('interrupted jobs', () => {
     expect(sorted(outputPath)).toEqual(sorted(whole));
   });
 
-  test('other prompts may not go on in its place', async () => {
+  test('other prompts, or the same with fewer values, may not go on in its place', async () => {
     const outputPath = newOutput();
     const abort = new AbortController();
     const engine = { ...options(outputPath).engine, signal: abort.signal };
     await runBatch(options(outputPath, { engine, onProgress: () => abort.abort() })).catch(() => undefined);
     await expect(runBatch(options(outputPath, {}, '{"prompt": "x"}'))).rejects.toThrow(/another job's/);
+    const policy = { ...engine.policy, sparseValueFraction: 0.1 };
+    await expect(runBatch(options(outputPath, { engine: { ...options(outputPath).engine, policy } }))).rejects.toThrow(
+      /another job's/,
+    );
   });
 });

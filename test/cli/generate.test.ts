@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { everythingInMemory } from '../../src/engine/default-policy.js';
 import { documentOf, flexplan } from './cli.js';
 import { temporaryFolder } from './temporary-folder.js';
 
@@ -73,6 +74,22 @@ describe('generate', () => {
     const prompts = ['--prompt', 'In the beginning', '--prompt', 'And the king', '--max-tokens', '8'];
     const emulated = ['--device', 'emulated', '--gpu-memory', '64MiB', '--link-bandwidth', '1GB/s'];
     expect(await completions(...prompts, '--policy', path, ...emulated)).toEqual(await completions(...prompts));
+  });
+
+  it('reads fewer values when told to, as a policy file can tell it, too', async () => {
+    const prompt = ['--prompt', 'In the beginning', '--max-tokens', '8', '--logits', '1'];
+    const sparse = await completions(...prompt, '--sparse-values', '0.1');
+    expect(sparse[0]!.logits).not.toEqual((await completions(...prompt))[0]!.logits);
+    expect(await completions(...prompt, '--sparse-values', '1')).toEqual(await completions(...prompt));
+    const path = join(temporaryFolder(), 'policy.json');
+    writeFileSync(path, JSON.stringify({ ...everythingInMemory('cpu', 1), sparseValueFraction: 0.1 }));
+    expect(await completions(...prompt, '--policy', path)).toEqual(sparse);
+  });
+
+  it.each(['0', '1.5', 'few'])('refuses a share of %s', async (share) => {
+    const { code, stderr } = await flexplan('generate', ...MODEL, '--prompt', 'x', '--sparse-values', share);
+    expect(code).toBe(2);
+    expect(stderr).toContain(`--sparse-values: expected a number above 0 and at most 1, got "${share}"`);
   });
 
   it('prints prompt and text for people', async () => {

@@ -48,6 +48,8 @@ function linesOf(path: string): { custom_id: string }[] {
     .map((line) => JSON.parse(line) as { custom_id: string });
 }
 
+const resultsOf = (path: string) => readFileSync(path, 'utf8').split('\n').sort();
+
 describe('run', () => {
   let run: RunDocument & { plan: Plan };
   let trace: { traceEvents: { ph: string; cat?: string }[] };
@@ -101,6 +103,18 @@ describe('run, otherwise', () => {
     expect(stdout).toContain('emulated GPU');
     for (const word of ['predicted', 'measured', 'error', 'prefill', 'decode', 'peak memory'])
       expect(stdout).toContain(word);
+  });
+
+  it('reads fewer values when told to, and says so in the result', async () => {
+    const { at, planned } = prepare();
+    const outcome = await flexplan('run', ...planned, '--sparse-values', '0.1', '--json');
+    expect(outcome.code).toBe(0);
+    expect(documentOf(outcome)).toMatchObject({ plan: { policy: { sparseValueFraction: 0.1 } } });
+    const sparse = resultsOf(at('out.jsonl'));
+    expect((await flexplan('run', ...planned, '--overwrite')).code).toBe(0);
+    const dense = resultsOf(at('out.jsonl'));
+    expect(dense).toHaveLength(sparse.length);
+    expect(dense).not.toEqual(sparse);
   });
 
   it('does not overwrite results unless told to', async () => {

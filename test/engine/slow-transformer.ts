@@ -86,7 +86,19 @@ function heads(
   });
 }
 
-function attention(model: ModelConfig, inputs: Vector[], w: (role: string) => Float32Array | undefined): Vector[] {
+/** The shares, with all but those of the highest ceil(fraction * positions) set to zero; equal ones go to the first. */
+function highestShares(shares: Vector, fraction: number): Vector {
+  const kept = shares.map((_, i) => i).sort((a, b) => shares[b]! - shares[a]! || a - b);
+  kept.length = Math.ceil(fraction * shares.length);
+  return shares.map((share, i) => (kept.includes(i) ? share : 0));
+}
+
+function attention(
+  model: ModelConfig,
+  inputs: Vector[],
+  w: (role: string) => Float32Array | undefined,
+  sparseValueFraction: number,
+): Vector[] {
   const project = (x: Vector, role: string) => linear(x, w(role)!, w(`${role}Bias`));
   const q = inputs.map((x, t) => heads(model, project(x, 'q'), w('qNorm'), t, true));
   const k = inputs.map((x, t) => heads(model, project(x, 'k'), w('kNorm'), t, true));
@@ -97,7 +109,8 @@ function attention(model: ModelConfig, inputs: Vector[], w: (role: string) => Fl
       const kvHead = Math.floor((h * model.numKvHeads) / model.numHeads);
       const seen = Array.from({ length: t + 1 - first }, (_, i) => first + i);
       const dot = (p: number) => sum(query.map((value, d) => value * k[p]![kvHead]![d]!));
-      const shares = softmax(seen.map((p) => dot(p) / Math.sqrt(model.headDim)));
+      const scores = seen.map((p) => dot(p) / Math.sqrt(model.headDim));
+      const shares = highestShares(softmax(scores), sparseValueFraction);
       return query.map((_, d) => sum(seen.map((p, i) => shares[i]! * v[p]![kvHead]![d]!)));
     });
     return project(outputs, 'o');
@@ -136,7 +149,12 @@ function embed(model: ModelConfig, weights: Weights, id: number, position: numbe
 }
 
 /** Logits after the last token. */
-export function slowLogits(model: ModelConfig, weights: Weights, ids: readonly number[]): Vector {
+export function slowLogits(
+  model: ModelConfig,
+  weights: Weights,
+  ids: readonly number[],
+  sparseValueFraction = 1,
+): Vector {
   let x = ids.map((id, position) => embed(model, weights, id, position));
   for (let layer = 1; layer <= model.numLayers; layer++) {
     const w = (role: string) => weights(layer, role);
@@ -146,7 +164,7 @@ export function slowLogits(model: ModelConfig, weights: Weights, ids: readonly n
       const outputs = f(pre ? x.map(norm) : x);
       x = x.map((residual, t) => add(residual, outputs[t]!)).map((v) => (pre ? v : norm(v)));
     };
-    subLayer('attentionNorm', (inputs) => attention(model, inputs, w));
+    subLayer('attentionNorm', (inputs) => attention(model, inputs, w, sparseValueFraction));
     subLayer('mlpNorm', (inputs) => inputs.map((input) => mixture(model, input, w)));
   }
   const head = (role: string) => weights(model.numLayers + 1, role);

@@ -22,6 +22,7 @@ describe('checkPolicy', () => {
   it('returns what it accepts, with or without schemaVersion', () => {
     expect(checkPolicy(policy)).toEqual(policy);
     expect(checkPolicy({ schemaVersion: 1, ...policy })).toEqual(policy);
+    expect(checkPolicy({ ...policy, sparseValueFraction: 0.1 })).toEqual({ ...policy, sparseValueFraction: 0.1 });
   });
 
   it('accepts every policy of the planner after a trip through JSON', () => {
@@ -41,6 +42,8 @@ describe('checkPolicy', () => {
     ['field "numGpuBatches" of the policy to be >= 1, got 0', { ...policy, numGpuBatches: 0 }],
     ['field "quantGroupSize" of the policy to be 64, got 32', { ...policy, quantGroupSize: 32 }],
     ['field "cpuAttentionFraction" of the policy to be <= 1, got 1.2', { ...policy, cpuAttentionFraction: 1.2 }],
+    ['field "sparseValueFraction" of the policy to be > 0, got 0', { ...policy, sparseValueFraction: 0 }],
+    ['field "sparseValueFraction" of the policy to be <= 1, got 2', { ...policy, sparseValueFraction: 2 }],
     ['only known fields in the policy, got "placement.weights.ssd"', spoiled({ gpu: 1, cpu: 0, disk: 0, ssd: 0 })],
     [
       'placement.weights to be fractions from 0 to 1 that sum to 1, got 0.5 + 0.2 + 0 = 0.7',

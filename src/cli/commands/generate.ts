@@ -20,6 +20,7 @@ const options = {
   policy: option.text('--policy <file>', 'policy to run under (default: everything in memory)'),
   plan: option.text('--plan <file>', 'plan whose policy to run under'),
   logits: option.count('--logits <n>', 'add the full logits of the first n steps to the JSON'),
+  ...option.sparseValuesOptions,
   ...option.deviceOptions,
   ...option.quantizationCacheOptions,
   ...option.capacityOptions,
@@ -35,14 +36,16 @@ function promptsOf({ prompt = [], promptIds = [] }: Options<typeof options>): Pr
 async function settings(given: Options<typeof options>, context: Context): Promise<GenerateOptions> {
   const { openModelFolder } = await import('../../engine/model-folder.js');
   const { loadTokenizer } = await import('../../engine/tokenizer.js');
-  const { chosenPolicy } = await import('../documents.js');
+  const { everythingInMemory } = await import('../../engine/default-policy.js');
+  const { chosenPolicy, withSparseValues } = await import('../documents.js');
   const { deviceSettings, quantizationCache } = await import('../device.js');
   const folder = await openModelFolder(given.model);
   const tokenizer = await loadTokenizer(folder.path);
-  const policy = await chosenPolicy(given);
+  const prompts = promptsOf(given);
+  const device = await deviceSettings(given);
+  const policy = (await chosenPolicy(given)) ?? everythingInMemory(device.device, prompts.length);
   const chosen = {
     tokenizer,
-    policy,
     maxTokens: given.maxTokens,
     temperature: given.temperature,
     topP: given.topP,
@@ -53,9 +56,10 @@ async function settings(given: Options<typeof options>, context: Context): Promi
   const named = Object.entries(chosen).filter(([, value]) => value !== undefined);
   return {
     folder,
-    prompts: promptsOf(given),
+    prompts,
+    policy: withSparseValues(policy, given.sparseValues),
     signal: context.signal,
-    ...(await deviceSettings(given)),
+    ...device,
     ...quantizationCache(given),
     ...(Object.fromEntries(named) as Partial<GenerateOptions>),
   };

@@ -14,6 +14,7 @@ const options = {
   trace: option.text('--trace <file>', 'write every task of the run as a Chrome trace'),
   out: option.text('--out <file>', 'write the result with its prediction, for flexplan report'),
   spillDir: option.text('--spill-dir <dir>', "the disk tier's folder (default: that of the output)"),
+  ...option.sparseValuesOptions,
   ...option.deviceOptions,
   ...option.quantizationCacheOptions,
   ...option.capacityOptions,
@@ -50,7 +51,8 @@ export const runCommand = defineCommand({
     const planned = await planOf(given, context);
     if (planned.status === 'infeasible') return planned.result;
     const { runJob } = await import('../run-job.js');
-    const { plan } = planned;
+    const { withSparseValues } = await import('../documents.js');
+    const plan = { ...planned.plan, policy: withSparseValues(planned.plan.policy, given.sparseValues) };
     const job = await runJob(plan, given.model, given, given.trace !== undefined, context);
     if (job.badRequests > 0)
       context.note(`${job.badRequests} requests could not be served; their lines in ${given.output} say why.`);
