@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "core/aligned_buffer.h"
+#include "core/error.h"
 #include "cpu/kernels.h"
 
 namespace flexplan::cpu {
@@ -84,6 +86,17 @@ struct PackedTokens {
   }
 };
 
+int64_t mostColumns(std::span<const Matmul> ops) {
+  int64_t cols = 1;
+  for (const Matmul& op : ops) cols = std::max(cols, op.weight.cols);
+  return cols;
+}
+
+// Rows and tiles are padded by less than an eighth, and short ones by less than the last term.
+int64_t mostPackedFloats(int64_t tokens, int64_t cols) {
+  return std::min(tokens * cols, kPackedFloats + cols) * 9 / 8 + (int64_t{16} << 10);
+}
+
 // Some matmuls over tokens that are packed together.
 class PackedMatmuls {
  public:
@@ -97,6 +110,9 @@ class PackedMatmuls {
       packed_.push_back(wanted);
       floats += wanted.floats();
     }
+    if (floats > static_cast<int64_t>(packed_.size()) * mostPackedFloats(tokens, mostColumns(ops)))
+      throw Error(ErrorCode::kEngine, "expected packed tokens to fit their bound, got " + std::to_string(floats) +
+                                          " floats; this is a fault of the engine");
     float* to = threadScratch(floats, Use::kTokens);
     for (PackedTokens& packed : packed_) {
       packed.pack(pool, to);
@@ -190,9 +206,7 @@ void multiplyPiece(const RowPiece& rows, const PackedTokens& tokens, int64_t beg
 
 // Tokens that are packed at a time.
 int64_t tokensAtOnce(std::span<const Matmul> ops, int64_t tokens) {
-  int64_t cols = 1;
-  for (const Matmul& op : ops) cols = std::max(cols, op.weight.cols);
-  return ceilDivide(tokens, ceilDivide(tokens * cols, kPackedFloats));
+  return ceilDivide(tokens, ceilDivide(tokens * mostColumns(ops), kPackedFloats));
 }
 
 void multiplyTogether(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens) {
@@ -231,6 +245,10 @@ AttentionCut cutAttention(const AttentionShape& shape, std::span<const Attention
 int64_t headBytes(DataType dtype, int64_t headDim) { return static_cast<int64_t>(rowBytes(dtype, headDim)); }
 
 }  // namespace
+
+int64_t matmulScratchBytes(int64_t tokens, int64_t cols) {
+  return mostPackedFloats(tokens, cols) * static_cast<int64_t>(sizeof(float));
+}
 
 void matmul(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens) {
   if (tokens <= 0) return;

@@ -47,6 +47,8 @@ struct Matmul {
 
 // Several matmuls over the same number of tokens in one parallel region (q, k, v; gate, up).
 void matmul(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens);
+// Most memory that matmuls of one input take beside their operands: its tokens, [tokens, cols], as the kernels want them.
+int64_t matmulScratchBytes(int64_t tokens, int64_t cols);
 
 // Converts rows between storage and fp32. kInt4: cols values per row, group padding handled.
 void toFloat(ThreadPool& pool, DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out);

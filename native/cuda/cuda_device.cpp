@@ -204,9 +204,8 @@ TierBuffer CudaDevice::allocate(int64_t bytes, const std::string& what, size_t a
 }
 
 std::shared_ptr<void> CudaDevice::reserve(const ModelShape& shape, const LaunchLimits& limits) {
-  const int64_t widest = std::max({shape.hiddenSize, shape.qSize(), shape.ffnSize, shape.embeddingSize});
   auto scratch = std::make_shared<Scratch>();
-  scratch->input = allocate(matmulInputBytes(DataType::kFloat16, limits.tokens, widest), "matmul inputs", kCacheLineBytes);
+  scratch->input = allocate(matmulInputBytes(DataType::kFloat16, limits.tokens, shape.widestInput()), "matmul inputs", kCacheLineBytes);
   scratch->seen = TierBuffer::onHost(cpuBudget_, limits.sequences * shape.vocabSize * int64_t{sizeof(float)}, "logits");
   scratch_ = scratch;
   return scratch;

@@ -21,6 +21,11 @@ class HostDevice final : public Device {
   }
   LinkChannel& cpuToGpu() override { return cpuToGpu_; }
   LinkChannel& gpuToCpu() override { return gpuToCpu_; }
+  // The kernels keep this memory themselves.
+  std::shared_ptr<void> reserve(const ModelShape& shape, const LaunchLimits& limits) override {
+    const int64_t bytes = cpu::matmulScratchBytes(limits.tokens, shape.widestInput());
+    return std::make_shared<MemoryBudget::Charge>(budget_.take(bytes, "matmul inputs"));
+  }
 
   void copy(std::span<const CopyPiece> pieces) override {
     for (const CopyPiece& piece : pieces) std::memcpy(piece.to, piece.from, static_cast<size_t>(piece.bytes));

@@ -1,6 +1,7 @@
 // What is computed: NativeModel and NativeTensor of src/engine/native-addon.ts, as native code holds them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -32,6 +33,8 @@ struct ModelShape {
   int64_t qSize() const { return numHeads * headDim; }
   int64_t kvSize() const { return numKvHeads * headDim; }
   bool projectsEmbedding() const { return embeddingSize != hiddenSize; }
+  // Most columns of a matmul.
+  int64_t widestInput() const { return std::max({hiddenSize, qSize(), ffnSize, embeddingSize}); }
   // Schedule layers: embed, decoder layers, head.
   int64_t numScheduleLayers() const { return numLayers + 2; }
   int64_t headLayer() const { return numLayers + 1; }

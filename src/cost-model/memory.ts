@@ -45,6 +45,8 @@ const CUDA_GPU_BYTES = (8 + 32 + 32) * MIB;
 const CUDA_HOST_BYTES = (8 + 4) * MIB;
 const CUDA_INPUT_BYTES = 2;
 const CUDA_INPUT_PAD_COLUMNS = 64;
+const MOST_PACKED_FLOATS = 2 * MIB;
+const PACKED_FLOATS_PAD = 16 * 1024;
 /** Buffers of a tier besides those of the weights at home; each may be rounded up to a cache line (a page, for direct I/O). */
 const MOST_BUFFERS = 8;
 
@@ -63,8 +65,8 @@ const AWAY_ACTIVATION_HOMES: readonly Tier[] = ['cpu', 'disk'];
 export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<Tier, Affine[]> {
   const job = wholeJob(sets, prefillChunkTokens(setting.shape));
   const rounding = constant(MOST_BUFFERS * (setting.hasGpu ? CACHE_LINE_BYTES : PAGE_BYTES));
-  const onDevice = sum(weightBuffers(setting), workspace(setting, job), rounding);
-  const gpu = [homeBytes(setting, job, 'gpu'), onDevice, activationBuffers(setting, job), cudaOnGpu(setting, job)];
+  const onDevice = sum(weightBuffers(setting), workspace(setting, job), constant(matmulInputs(setting, job)), rounding);
+  const gpu = [homeBytes(setting, job, 'gpu'), onDevice, activationBuffers(setting, job), cudaOnGpu(setting)];
   const cpu = [
     homeBytes(setting, job, 'cpu'),
     setting.hasGpu ? sum(diskWeightStaging(setting), constant(MOST_BUFFERS * PAGE_BYTES)) : onDevice,
@@ -253,14 +255,22 @@ function workspace({ model, shape }: Setting, { batches }: Job): Affine {
   return constant(inLines(FLOAT_BYTES * (tokens * perToken + shape.gpuBatchSize * model.vocabSize)));
 }
 
-/** What a CUDA device needs of its own memory beside operands: a fixed part, and the input of the largest product in 16 bits. */
-function cudaOnGpu({ model, shape, device }: Setting, { batches }: Job): Affine {
-  if (device !== 'cuda') return ZERO;
+/** The input of the largest product as it is multiplied: in 16 bits on CUDA, packed (so many floats at a time) on the CPU. */
+function matmulInputs({ model, shape, device }: Setting, { batches }: Job): number {
   const { hiddenSize, ffnSize, numHeads, headDim, embeddingSize } = model;
   const tokens = launchTokens(shape, batches);
   const widest = Math.max(hiddenSize, numHeads * headDim, ffnSize, embeddingSize);
-  const padded = Math.ceil(widest / CUDA_INPUT_PAD_COLUMNS) * CUDA_INPUT_PAD_COLUMNS;
-  return constant(CUDA_GPU_BYTES + inLines(CUDA_INPUT_BYTES * tokens * padded));
+  if (device === 'cuda') {
+    const padded = Math.ceil(widest / CUDA_INPUT_PAD_COLUMNS) * CUDA_INPUT_PAD_COLUMNS;
+    return inLines(CUDA_INPUT_BYTES * tokens * padded);
+  }
+  const floats = Math.min(tokens * widest, MOST_PACKED_FLOATS + widest);
+  return FLOAT_BYTES * (Math.floor((floats * 9) / 8) + PACKED_FLOATS_PAD);
+}
+
+/** What a CUDA device needs of its own memory beside operands and their inputs. */
+function cudaOnGpu({ device }: Setting): Affine {
+  return constant(device === 'cuda' ? CUDA_GPU_BYTES : 0);
 }
 
 function cudaOnHost({ device }: Setting): Affine {

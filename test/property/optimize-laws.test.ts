@@ -138,7 +138,7 @@ describe('a plan', () => {
           expect(cure.status).toBe('optimal');
         },
       ),
-      { numRuns: 16 },
+      { numRuns: 24 },
     );
     expect(met.kept).toBeGreaterThanOrEqual(3);
     expect(met.kept + met.raised).toBeGreaterThanOrEqual(6);
