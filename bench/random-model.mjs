@@ -1,30 +1,34 @@
-/** A Llama of any shape with random fp16 weights, as a Hugging Face folder: speed depends on shapes, not on what was learned. */
+/** A Llama of any shape with random 16-bit weights, as a Hugging Face folder: speed depends on shapes, not on what was learned. */
 import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
-const FP16_BYTES = 2;
-const FP16_ONE = 0x3c00;
-/** Values of 2^-7 to 2^-6, of either sign: sums neither vanish nor overflow. */
-const FP16_SMALLEST = 0x2000;
-const FP16_MANTISSAS = 0x400;
-const FP16_SIGN = 0x8000;
+const BYTES = 2;
+const SIGN = 0x8000;
+/** Bits of 1, and of values of 2^-7 to 2^-6: sums neither vanish nor overflow. */
+const FORMATS = {
+  float16: { name: 'F16', one: 0x3c00, smallest: 0x2000, mantissas: 0x400 },
+  bfloat16: { name: 'BF16', one: 0x3f80, smallest: 0x3c00, mantissas: 0x80 },
+};
 const RANDOM_VALUES = 1 << 20;
 
-/** shape: numLayers hiddenSize ffnSize numHeads numKvHeads vocabSize. Creates the folder and returns it. */
+/** shape: numLayers hiddenSize ffnSize numHeads numKvHeads vocabSize, and dtype (float16, or bfloat16). Creates the folder and returns it. */
 export function writeRandomLlama(folder, shape) {
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'config.json'), JSON.stringify(configOf(shape), null, 1));
   const tensors = tensorsOf(shape);
+  const format = FORMATS[dtypeOf(shape)];
   const file = openSync(join(folder, 'model.safetensors'), 'w');
   try {
-    writeSync(file, headerOf(tensors));
-    const random = randomValues();
-    for (const { shape: dims } of tensors) writeTensor(file, dims, random);
+    writeSync(file, headerOf(tensors, format));
+    const random = randomValues(format);
+    for (const { shape: dims } of tensors) writeTensor(file, dims, random, format);
   } finally {
     closeSync(file);
   }
   return folder;
 }
+
+const dtypeOf = ({ dtype = 'float16' }) => dtype;
 
 function configOf(shape) {
   return {
@@ -40,7 +44,7 @@ function configOf(shape) {
     hidden_act: 'silu',
     rms_norm_eps: 1e-5,
     tie_word_embeddings: false,
-    torch_dtype: 'float16',
+    torch_dtype: dtypeOf(shape),
   };
 }
 
@@ -69,12 +73,12 @@ function tensorsOf({ numLayers, hiddenSize, ffnSize, numHeads, numKvHeads, vocab
 const elements = (dims) => dims.reduce((product, size) => product * size, 1);
 
 /** Length of the JSON as 8 bytes, then the JSON: names, types, shapes and offsets. */
-function headerOf(tensors) {
+function headerOf(tensors, format) {
   let end = 0;
   const entries = tensors.map(({ name, shape }) => {
     const start = end;
-    end += FP16_BYTES * elements(shape);
-    return [name, { dtype: 'F16', shape, data_offsets: [start, end] }];
+    end += BYTES * elements(shape);
+    return [name, { dtype: format.name, shape, data_offsets: [start, end] }];
   });
   const json = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
   const length = Buffer.alloc(8);
@@ -83,17 +87,17 @@ function headerOf(tensors) {
 }
 
 /** The same ones every time. */
-function randomValues() {
+function randomValues({ smallest, mantissas }) {
   let state = 1;
   return Uint16Array.from({ length: RANDOM_VALUES }, () => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return FP16_SMALLEST + ((state >>> 16) % FP16_MANTISSAS) + (state >>> 31) * FP16_SIGN;
+    return smallest + ((state >>> 16) % mantissas) + (state >>> 31) * SIGN;
   });
 }
 
 /** Matrices of random values, vectors of ones. */
-function writeTensor(file, dims, random) {
+function writeTensor(file, dims, random, { one }) {
   let left = elements(dims);
-  const values = dims.length === 1 ? new Uint16Array(left).fill(FP16_ONE) : random;
+  const values = dims.length === 1 ? new Uint16Array(left).fill(one) : random;
   for (; left > 0; left -= values.length) writeSync(file, values.subarray(0, Math.min(left, values.length)));
 }
