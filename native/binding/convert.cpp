@@ -60,6 +60,12 @@ cpu::Activation activationFrom(const std::string& name) {
   badField("activation", "relu, gelu, geluTanh or silu");
 }
 
+Schedule scheduleFrom(const std::string& name) {
+  if (name == "zigzag") return Schedule::kZigzag;
+  if (name == "diagonal") return Schedule::kDiagonal;
+  badField("schedule", "zigzag or diagonal");
+}
+
 ModelShape modelFrom(const Napi::Object& object) {
   ModelShape model{};
   model.numLayers = integerField(object, "numLayers");
@@ -230,6 +236,7 @@ EngineConfig engineConfigFrom(const Napi::Object& object) {
   config.model = modelFrom(objectField(object, "model"));
   const Napi::Array tensors = arrayField(object, "tensors");
   for (uint32_t n = 0; n < tensors.Length(); ++n) config.tensors.push_back(tensorFrom(element(tensors, n, "tensors")));
+  config.schedule = scheduleFrom(stringField(object, "schedule"));
   config.gpuBatchSize = integerField(object, "gpuBatchSize");
   config.numGpuBatches = integerField(object, "numGpuBatches");
   config.prefillChunkTokens = integerField(object, "prefillChunkTokens");

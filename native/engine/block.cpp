@@ -1,6 +1,7 @@
 #include "engine/block.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace flexplan {
 
@@ -24,36 +25,68 @@ void cutIntoChunks(Block& block, int64_t mostTokens) {
   block.firstChunk.push_back(static_cast<int64_t>(block.chunks.size()));
 }
 
-}  // namespace
+Block emptyBlock(const EngineConfig& config, int64_t index) {
+  Block block;
+  block.index = index;
+  block.gpuBatchSize = config.gpuBatchSize;
+  block.numGpuBatches = config.numGpuBatches;
+  block.numSteps = 1;
+  block.slots.resize(static_cast<size_t>(config.blockSize()));
+  for (size_t s = 0; s < block.slots.size(); ++s) {
+    Slot& slot = block.slots[s];
+    slot.kvTier = config.kvTiers[s];
+    slot.activationTier = config.activationTiers[s];
+    slot.cpuAttention = config.device != DeviceKind::kCpu && config.cpuAttention[s] != 0 && slot.kvTier != Tier::kGpu;
+  }
+  return block;
+}
 
-std::vector<Block> makeBlocks(const EngineConfig& config, std::span<const Sequence> sequences) {
+std::vector<Block> zigzagBlocks(const EngineConfig& config, std::span<const Sequence> sequences) {
   std::vector<Block> blocks;
   const auto numSequences = static_cast<int64_t>(sequences.size());
   for (int64_t first = 0; first < numSequences; first += config.blockSize()) {
-    Block block;
-    block.index = static_cast<int64_t>(blocks.size());
-    block.gpuBatchSize = config.gpuBatchSize;
-    block.numGpuBatches = config.numGpuBatches;
-    block.numSteps = 1;
-    block.slots.resize(static_cast<size_t>(config.blockSize()));
-    for (size_t s = 0; s < block.slots.size(); ++s) {
-      Slot& slot = block.slots[s];
-      slot.kvTier = config.kvTiers[s];
-      slot.activationTier = config.activationTiers[s];
-      slot.cpuAttention = config.device != DeviceKind::kCpu && config.cpuAttention[s] != 0 && slot.kvTier != Tier::kGpu;
-      const int64_t sequence = first + static_cast<int64_t>(s);
-      if (sequence >= numSequences) continue;
+    Block& block = blocks.emplace_back(emptyBlock(config, static_cast<int64_t>(blocks.size())));
+    const int64_t end = std::min(first + config.blockSize(), numSequences);
+    for (int64_t sequence = first; sequence < end; ++sequence) {
       const Sequence& from = sequences[static_cast<size_t>(sequence)];
+      Slot& slot = block.slots[static_cast<size_t>(sequence - first)];
       slot.sequence = sequence;
       slot.promptTokens = from.promptTokens();
       slot.reservedRows = from.reservedRows();
-      slot.scorePrompt = from.scorePrompt;
       block.numSteps = std::max(block.numSteps, from.maxTokens);
     }
     cutIntoChunks(block, config.prefillChunkTokens);
-    blocks.push_back(std::move(block));
   }
   return blocks;
+}
+
+Block diagonalBlock(const EngineConfig& config, std::span<const Sequence> sequences) {
+  Block block = emptyBlock(config, 0);
+  Slot largest;
+  block.refills = true;
+  block.numSteps = 0;
+  for (const Sequence& sequence : sequences) {
+    largest.promptTokens = std::max(largest.promptTokens, sequence.promptTokens());
+    largest.reservedRows = std::max(largest.reservedRows, sequence.reservedRows());
+    // No step passes without a token of somebody.
+    block.numSteps += std::max<int64_t>(sequence.maxTokens, 1);
+  }
+  block.mostEnteringTokens = std::max(config.prefillChunkTokens, largest.promptTokens);
+  const size_t numSlots = std::min(block.slots.size(), sequences.size());
+  for (size_t s = 0; s < numSlots; ++s) {
+    block.slots[s].sequence = static_cast<int64_t>(s);
+    block.slots[s].promptTokens = largest.promptTokens;
+    block.slots[s].reservedRows = largest.reservedRows;
+  }
+  cutIntoChunks(block, std::numeric_limits<int64_t>::max());  // a GPU batch is one item, in every step
+  return block;
+}
+
+}  // namespace
+
+std::vector<Block> makeBlocks(const EngineConfig& config, std::span<const Sequence> sequences) {
+  if (config.schedule == Schedule::kZigzag) return zigzagBlocks(config, sequences);
+  return sequences.empty() ? std::vector<Block>() : std::vector{diagonalBlock(config, sequences)};
 }
 
 void BatchStep::add(const ActiveSlot& slot, std::span<const int32_t> ids) {
@@ -64,10 +97,13 @@ void BatchStep::add(const ActiveSlot& slot, std::span<const int32_t> ids) {
   tokenIds.insert(tokenIds.end(), ids.begin(), ids.end());
 }
 
-void BatchStep::addPrompt(int64_t slot, const Sequence& sequence, std::vector<const Sequence*>& prompts) {
+void BatchStep::addPrompt(int64_t slot, int64_t index, const Sequence& sequence,
+                          std::vector<const Sequence*>& prompts) {
   ActiveSlot entering;
   entering.slot = slot;
+  entering.sequence = index;
   entering.isPrompt = true;
+  entering.scorePrompt = sequence.scorePrompt;
   const std::vector<int32_t>& ids = sequence.promptIds;
   // Scores are wanted of tokens that are computed.
   for (size_t n = 0; n < prompts.size() && !sequence.scorePrompt; ++n) {
@@ -76,7 +112,7 @@ void BatchStep::addPrompt(int64_t slot, const Sequence& sequence, std::vector<co
     const int64_t shared = std::mismatch(ids.begin(), ids.begin() + mostShared, other.begin()).first - ids.begin();
     if (shared < kLeastSharedTokens || shared <= entering.numPast) continue;
     entering.numPast = shared;
-    entering.leader = static_cast<int64_t>(n);
+    entering.leader = static_cast<int64_t>(active.size() - prompts.size() + n);
   }
   add(entering, std::span(ids).subspan(static_cast<size_t>(entering.numPast)));
   prompts.push_back(&sequence);

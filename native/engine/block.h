@@ -10,13 +10,12 @@
 namespace flexplan {
 
 struct Slot {
-  int64_t sequence = -1;  // -1: nobody's
-  int64_t promptTokens = 0;
+  int64_t sequence = -1;  // -1: nobody's, ever; diagonal: any number, sequences come and go
+  int64_t promptTokens = 0;  // at most
   int64_t reservedRows = 0;  // of KV cache, per layer
   Tier kvTier = Tier::kGpu;
   Tier activationTier = Tier::kGpu;
   bool cpuAttention = false;  // decode attention on the CPU beside the device
-  bool scorePrompt = false;
 };
 
 // Consecutive slots of one GPU batch whose prompts go through the model together.
@@ -30,6 +29,9 @@ struct Block {
   int64_t numGpuBatches = 0;
   int64_t gpuBatchSize = 0;
   int64_t numSteps = 0;  // at most
+  // Diagonal: in every step waiting sequences enter free slots, with at most so many prompt tokens in a GPU batch.
+  bool refills = false;
+  int64_t mostEnteringTokens = 0;
   std::vector<Slot> slots;
   std::vector<PrefillChunk> chunks;  // of all slots, in order
   std::vector<int64_t> firstChunk;   // of each GPU batch, and behind the last
@@ -47,17 +49,19 @@ struct Block {
   }
 };
 
-// The sequences in order, blockSize at a time.
+// Zig-zag: the sequences in order, blockSize at a time. Diagonal: one block, whose slots have room for any of them.
 std::vector<Block> makeBlocks(const EngineConfig& config, std::span<const Sequence> sequences);
 
 // One live sequence in a step of its batch. Its tokens are rows [firstRow, firstRow + numTokens) of the batch's packed
 // tokens.
 struct ActiveSlot {
   int64_t slot = 0;  // in the block
+  int64_t sequence = 0;
   int64_t numTokens = 0;
   int64_t numPast = 0;
   int64_t firstRow = 0;
   bool isPrompt = false;  // tokens of its prompt, else one that was generated
+  bool scorePrompt = false;
   // A prompt that begins like another of its chunk: the first numPast rows of its KV cache are those of active[leader].
   int64_t leader = -1;
 
@@ -74,10 +78,13 @@ struct BatchStep {
 
   int64_t numTokens() const { return static_cast<int64_t>(tokenIds.size()); }
   bool empty() const { return active.empty(); }
+  // Prefill when any prompt is in it: those that enter are the last.
+  Phase phase() const { return !empty() && active.back().isPrompt ? Phase::kPrefill : Phase::kDecode; }
   void add(const ActiveSlot& slot, std::span<const int32_t> ids);
-  // Adds a prompt without the prefix that it has in common with one added before; its last token is always computed.
-  // `prompts`: whole, of the active slots. Prefixes of fewer than kLeastSharedTokens are not worth the copies.
-  void addPrompt(int64_t slot, const Sequence& sequence, std::vector<const Sequence*>& prompts);
+  // Adds the prompt of sequence `index` without the prefix that it has in common with one added before; its last token
+  // is always computed. `prompts`: whole, of the last active slots. Prefixes of fewer than kLeastSharedTokens are not
+  // worth the copies.
+  void addPrompt(int64_t slot, int64_t index, const Sequence& sequence, std::vector<const Sequence*>& prompts);
   // Rows [firstRow, firstRow + numRows) as a step of their own: the tokens before them are past.
   BatchStep piece(int64_t firstRow, int64_t numRows) const;
 };

@@ -45,22 +45,52 @@ void BlockRun::startFirstStep() {
   event_ = {block_.index, 0, {}, {}, {}};
   for (size_t c = 0; c < block_.chunks.size(); ++c) {
     BatchStep& step = batchSteps_[0][c];
+    if (block_.refills) {
+      refill(step, block_.chunks[c].batch);
+      continue;
+    }
     std::vector<const Sequence*> prompts;
     for (int64_t b = block_.chunks[c].firstSlot; b < block_.chunks[c].endSlot; ++b) {
       const int64_t sequence = block_.slots[static_cast<size_t>(b)].sequence;
-      if (sequence < 0) continue;
-      if (context_.cancellation.isCancelled(sequence)) {
-        event_.finished.push_back({static_cast<int32_t>(sequence), FinishReason::kCancelled});
-      } else {
-        step.addPrompt(b, context_.sequences[static_cast<size_t>(sequence)], prompts);
-        numSharedTokens_ += step.active.back().numPast;
-      }
+      if (sequence >= 0) enter(step, b, sequence, prompts);
+    }
+  }
+}
+
+// Returns whether the sequence is in, not cancelled before.
+bool BlockRun::enter(BatchStep& step, int64_t slot, int64_t sequence, std::vector<const Sequence*>& prompts) {
+  if (context_.cancellation.isCancelled(sequence)) {
+    event_.finished.push_back({static_cast<int32_t>(sequence), FinishReason::kCancelled});
+    return false;
+  }
+  step.addPrompt(slot, sequence, context_.sequences[static_cast<size_t>(sequence)], prompts);
+  numSharedTokens_ += step.active.back().numPast;
+  return true;
+}
+
+// Waiting sequences, in order, take the free slots of a GPU batch: as many as the prompt tokens of a chunk allow, at
+// least one.
+void BlockRun::refill(BatchStep& step, int64_t batch) {
+  const int64_t firstSlot = batch * block_.gpuBatchSize;
+  std::vector<bool> isTaken(static_cast<size_t>(block_.gpuBatchSize));
+  for (const ActiveSlot& active : step.active) isTaken[static_cast<size_t>(active.slot - firstSlot)] = true;
+  const auto numSequences = static_cast<int64_t>(context_.sequences.size());
+  std::vector<const Sequence*> prompts;
+  int64_t tokens = 0;
+  for (int64_t b = firstSlot; b < firstSlot + block_.gpuBatchSize; ++b) {
+    if (block_.slots[static_cast<size_t>(b)].sequence < 0 || isTaken[static_cast<size_t>(b - firstSlot)]) continue;
+    for (bool isFree = true; isFree && nextWaiting_ < numSequences; ++nextWaiting_) {
+      const int64_t more = context_.sequences[static_cast<size_t>(nextWaiting_)].promptTokens();
+      if (!prompts.empty() && tokens + more > context_.config.prefillChunkTokens) return;
+      if (!enter(step, b, nextWaiting_, prompts)) continue;
+      isFree = false;
+      tokens += more;
     }
   }
 }
 
 void BlockRun::run() {
-  startSeconds_ = nowSeconds();
+  startSeconds_ = stepStartSeconds_ = nowSeconds();
   startFirstStep();
   context_.config.overlap ? runTogether() : runInOrder();
 }
@@ -187,7 +217,7 @@ void BlockRun::loadActivationsTask() {
 
 void BlockRun::storeKvCacheTask() {
   for (int64_t i = 0; !isEnded(i); ++i) {
-    if (i == 1 && !context_.kvCache.stores(Phase::kDecode)) return;
+    if (i == 1 && !block_.refills && !context_.kvCache.stores(Phase::kDecode)) return;
     for (int64_t j = 0; j < numLayers_; ++j) {
       for (int64_t k = 0; k < block_.numItems(i); ++k) {
         const Item x = item(i, j, k);
@@ -257,33 +287,34 @@ void BlockRun::compute(const Item& x) {
   } else if (isHead && x.step > 0) {
     nextBatchStep(x) = {};
   }
-  if (isHead && x.batch == block_.numItems(x.step) - 1) endStep(x.step);
+  if (!isHead) return;
+  if (block_.refills) refill(nextBatchStep(x), x.batch);
+  if (x.batch == block_.numItems(x.step) - 1) endStep(x.step);
 }
 
 // Samples the next token of each live sequence, and decides who goes on.
 void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
   const BatchStep& step = batchStep(x);
-  const auto sequenceOf = [&](const ActiveSlot& active) {
-    return block_.slots[static_cast<size_t>(active.slot)].sequence;
-  };
   for (const ActiveSlot& active : step.active) {
-    if (!active.isPrompt || !block_.slots[static_cast<size_t>(active.slot)].scorePrompt) continue;
-    results_[static_cast<size_t>(sequenceOf(active))].promptLogProbs =
+    if (!active.isPrompt || !active.scorePrompt) continue;
+    results_[static_cast<size_t>(active.sequence)].promptLogProbs =
         context_.forward.scorePrompt(x, step, active, buffer);
   }
   const auto logits = context_.forward.head(x, step, buffer);
   const auto vocab = static_cast<size_t>(context_.config.model.vocabSize);
   std::vector<int32_t> tokens(step.active.size());
   context_.pool.parallelFor(static_cast<int64_t>(tokens.size()), 1, [&](int64_t begin, int64_t end) {
-    for (auto n = static_cast<size_t>(begin); n < static_cast<size_t>(end); ++n)
-      tokens[n] = sampleToken(context_.sequences[static_cast<size_t>(sequenceOf(step.active[n]))], x.step,
+    for (auto n = static_cast<size_t>(begin); n < static_cast<size_t>(end); ++n) {
+      const auto sequence = static_cast<size_t>(step.active[n].sequence);
+      tokens[n] = sampleToken(context_.sequences[sequence], numGenerated(step.active[n].sequence),
                               logits.subspan(n * vocab, vocab));
+    }
   });
   BatchStep& next = nextBatchStep(x);
   if (x.step > 0) next = {};  // the chunks of a GPU batch share one
   for (size_t n = 0; n < tokens.size(); ++n) {
     const ActiveSlot& active = step.active[n];
-    if (!acceptToken(sequenceOf(active), x.step, tokens[n], logits.subspan(n * vocab, vocab))) continue;
+    if (!acceptToken(active.sequence, tokens[n], logits.subspan(n * vocab, vocab))) continue;
     ActiveSlot staying = active;
     staying.numPast += active.numTokens;
     staying.isPrompt = false;
@@ -293,9 +324,10 @@ void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
 }
 
 // Records a sequence's next token. Returns whether the sequence goes on.
-bool BlockRun::acceptToken(int64_t sequence, int64_t step, int32_t token, std::span<const float> logits) {
+bool BlockRun::acceptToken(int64_t sequence, int32_t token, std::span<const float> logits) {
   const Sequence& from = context_.sequences[static_cast<size_t>(sequence)];
   SequenceResult& result = results_[static_cast<size_t>(sequence)];
+  const int64_t step = numGenerated(sequence);
   const auto finish = [&](FinishReason reason) {
     result.finishReason = reason;
     event_.finished.push_back({static_cast<int32_t>(sequence), reason});
@@ -313,7 +345,12 @@ bool BlockRun::acceptToken(int64_t sequence, int64_t step, int32_t token, std::s
 }
 
 void BlockRun::endStep(int64_t step) {
-  if (step == 0) prefillSeconds_ = nowSeconds() - startSeconds_;
+  const double now = nowSeconds();
+  const auto items =
+      std::span(batchSteps_[static_cast<size_t>(step % 2)]).first(static_cast<size_t>(block_.numItems(step)));
+  if (std::ranges::any_of(items, [](const BatchStep& item) { return item.phase() == Phase::kPrefill; }))
+    prefillSeconds_ += now - stepStartSeconds_;
+  stepStartSeconds_ = now;
   const auto next =
       std::span(batchSteps_[static_cast<size_t>((step + 1) % 2)]).first(static_cast<size_t>(block_.numGpuBatches));
   if (std::ranges::all_of(next, [](const BatchStep& batch) { return batch.empty(); })) numSteps_.store(step + 1);

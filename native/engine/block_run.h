@@ -49,7 +49,7 @@ class BlockRun {
   int64_t numStepsDone() const { return numSteps_.load(); }
   // Prompt tokens that were not computed, because another prompt begins with them.
   int64_t numSharedTokens() const { return numSharedTokens_; }
-  // Since run() began; prefill ends when the last GPU batch has its first tokens.
+  // Since run() began; prefill: of the steps in which prompts are computed.
   PerPhase<double> secondsSoFar() const;
 
  private:
@@ -58,6 +58,11 @@ class BlockRun {
   const BatchStep& batchStep(const Item& item) const;
   BatchStep& nextBatchStep(const Item& item);
   void startFirstStep();
+  bool enter(BatchStep& step, int64_t slot, int64_t sequence, std::vector<const Sequence*>& prompts);
+  void refill(BatchStep& step, int64_t batch);
+  int64_t numGenerated(int64_t sequence) const {
+    return static_cast<int64_t>(results_[static_cast<size_t>(sequence)].tokenIds.size());
+  }
 
   void runTogether();
   void runInOrder();
@@ -78,7 +83,7 @@ class BlockRun {
   void loadActivations(const Item& item);
   void storeKvCache(const Item& item);
   void storeActivations(const Item& item);
-  bool acceptToken(int64_t sequence, int64_t step, int32_t token, std::span<const float> logits);
+  bool acceptToken(int64_t sequence, int32_t token, std::span<const float> logits);
   void endStep(int64_t step);
 
   const Block& block_;
@@ -98,8 +103,10 @@ class BlockRun {
   std::array<std::vector<BatchStep>, 2> batchSteps_;
   StepEvent event_;
   double startSeconds_ = 0;
+  double stepStartSeconds_ = 0;
   double prefillSeconds_ = 0;
   int64_t numSharedTokens_ = 0;
+  int64_t nextWaiting_ = 0;  // diagonal: the sequence that enters next
 };
 
 }  // namespace flexplan

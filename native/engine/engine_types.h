@@ -12,6 +12,9 @@
 
 namespace flexplan {
 
+// Zig-zag: blocks one after the other. Diagonal: one block, into whose free slots waiting sequences enter.
+enum class Schedule : uint8_t { kZigzag, kDiagonal };
+
 struct EngineConfig {
   DeviceKind device;
   int numThreads;  // 0: one per CPU
@@ -21,6 +24,7 @@ struct EngineConfig {
   std::string quantizationCache;  // file for 4-bit weights that outlives the engine; "": none
   ModelShape model;
   std::vector<TensorSource> tensors;
+  Schedule schedule;
   int64_t gpuBatchSize, numGpuBatches;
   int64_t prefillChunkTokens;
   int weightBits, kvCacheBits;

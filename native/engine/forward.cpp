@@ -91,7 +91,7 @@ void Forward::embedPiece(const Piece& piece) {
   const auto& [item, whole, step, firstRow, buffer] = piece;
   const EmbedLayer& layer = layers_.embed;
   const int64_t tokens = step.numTokens();
-  const Phase phase = item.phase();
+  const Phase phase = step.phase();
   auto* const rows = reinterpret_cast<std::byte*>(workspace_.area);
   embedding_.gather(phase, *layer.tokensLayer, *layer.tokens, step.tokenIds, 0, rows);
   {
@@ -122,7 +122,7 @@ void Forward::decodePiece(const Piece& piece) {
   float* const normed = workspace_.normed;
   const float* const input = shape_.preNorm ? normed : hidden;
   {
-    const auto timed = clock_.compute(item.phase());
+    const auto timed = clock_.compute(step.phase());
     readHidden(item, whole, firstRow, tokens);
     if (shape_.preNorm) normalize(layer.attentionNorm, hidden, normed, tokens);
     projectQkv(step, view, layer, input);
@@ -131,11 +131,11 @@ void Forward::decodePiece(const Piece& piece) {
   }
   const int64_t projected = device_.mark();
   {
-    const auto timed = clock_.compute(item.phase());
+    const auto timed = clock_.compute(step.phase());
     attendOnDevice(item, step);
   }
   attendOnCpu(item, step, projected);
-  const auto timed = clock_.compute(item.phase());
+  const auto timed = clock_.compute(step.phase());
   multiply(view, layer.o, workspace_.attended, normed, tokens);
   device_.add(normed, tokens * shape_.hiddenSize, hidden);
   normalize(shape_.preNorm ? layer.mlpNorm : layer.attentionNorm, hidden, shape_.preNorm ? normed : hidden, tokens);
@@ -196,7 +196,7 @@ void Forward::attendOnDevice(const Item& item, const BatchStep& step) {
   pages.reserve(step.active.size());
   std::vector<cpu::AttentionSequence> sequences;
   for (const ActiveSlot& active : step.active) {
-    if (kvCache_.attendedByCpu(item, active)) continue;
+    if (kvCache_.attendedByCpu(active)) continue;
     pages.push_back(kvCache_.deviceRows(item, active));
     const int64_t at = active.firstRow * shape_.qSize();
     sequences.push_back({{&pages.back(), active.numPast + active.numTokens, kvCache_.dtype()},
@@ -218,7 +218,7 @@ void Forward::attendOnCpu(const Item& item, const BatchStep& step, int64_t proje
   std::vector<cpu::AttentionSequence> sequences;
   float* q = cpuAttentionWorkspace_.as<float>();
   for (const ActiveSlot& active : step.active) {
-    if (!kvCache_.attendedByCpu(item, active)) continue;
+    if (!kvCache_.attendedByCpu(active)) continue;
     std::byte* const rows = kvCache_.hostRows(item, active);
     float* const out = q + shape_.qSize();
     const int64_t at = active.firstRow * shape_.qSize();
@@ -236,12 +236,12 @@ void Forward::attendOnCpu(const Item& item, const BatchStep& step, int64_t proje
   }
   if (sequences.empty()) return;
   device_.await(projected);
-  transfer_.copy(item.phase(), Link::kGpuToCpu, toCpu);
+  transfer_.copy(step.phase(), Link::kGpuToCpu, toCpu);
   {
-    const auto timed = clock_.cpuAttention(item.phase());
+    const auto timed = clock_.cpuAttention(step.phase());
     cpu::attention(pool_, attentionShape(), sequences);
   }
-  transfer_.copy(item.phase(), Link::kCpuToGpu, toDevice);
+  transfer_.copy(step.phase(), Link::kCpuToGpu, toDevice);
 }
 
 void Forward::runMlp(const LayerView& view, const Mlp& mlp, const float* x, int64_t tokens, float* out) {
@@ -257,7 +257,7 @@ void Forward::runMlp(const LayerView& view, const Mlp& mlp, const float* x, int6
 }
 
 std::span<const float> Forward::head(const Item& item, const BatchStep& step, const std::byte* buffer) {
-  const auto timed = clock_.compute(item.phase());
+  const auto timed = clock_.compute(step.phase());
   const auto rows = hiddenStates_.lastRows(item, step);
   const auto numRows = static_cast<int64_t>(rows.size());
   for (int64_t n = 0; n < numRows; ++n)
@@ -284,7 +284,7 @@ void Forward::project(const LayerView& view, int64_t tokens, float* logits) {
 // A few rows at a time: all logits of a prompt would need more memory than the layers do.
 std::vector<float> Forward::scorePrompt(const Item& item, const BatchStep& step, const ActiveSlot& active,
                                         const std::byte* buffer) {
-  const auto timed = clock_.compute(item.phase());
+  const auto timed = clock_.compute(step.phase());
   const int64_t vocab = shape_.vocabSize;
   const int64_t rowsAtOnce = std::min(workspace_.areaFloats / vocab, maxTokens_);
   const int64_t last = active.lastRow();

@@ -47,21 +47,29 @@ HiddenStates::Layout HiddenStates::layOut(const Block& block) const {
       layout.reservedBytes[tier] += bytes[tier];
       layout.homeBytes[tier] += tier == Tier::kDisk ? roundUp(bytes[tier], kPage) : bytes[tier];
     }
-    makeRoom(layout, bytes);
+    if (!block.refills) makeRoom(layout, awayBytes(bytes), bytes[Tier::kDisk]);
   }
+  // Diagonal: beside one row of each slot the prompts of those that enter.
+  const auto most = [&](int64_t bytes) {
+    return block.refills ? std::min(bytes * block.slots.front().promptTokens, bytes + block.mostEnteringTokens * rowBytes_)
+                         : bytes;
+  };
   for (int64_t k = 0; k < block.numGpuBatches; ++k) {
     PerTier<int64_t> bytes{};
     for (const Slot& slot : block.batch(k)) bytes[slot.activationTier] += slot.sequence >= 0 ? rowBytes_ : 0;
-    makeRoom(layout, bytes);
+    makeRoom(layout, most(awayBytes(bytes)), most(bytes[Tier::kDisk]));
   }
   return layout;
 }
 
-// Buffers for items with so many bytes on each tier.
-void HiddenStates::makeRoom(Layout& layout, const PerTier<int64_t>& bytes) const {
-  const int64_t away = bytes[Tier::kGpu] + bytes[Tier::kCpu] + bytes[Tier::kDisk] - bytes[deviceTier_];
-  layout.bufferBytes = std::max(layout.bufferBytes, away);
-  layout.diskStagingBytes = std::max(layout.diskStagingBytes, roundUp(bytes[Tier::kDisk], kPage));
+int64_t HiddenStates::awayBytes(const PerTier<int64_t>& bytes) const {
+  return bytes[Tier::kGpu] + bytes[Tier::kCpu] + bytes[Tier::kDisk] - bytes[deviceTier_];
+}
+
+// Buffers for items with so many bytes away from the device, and of those on disk.
+void HiddenStates::makeRoom(Layout& layout, int64_t awayBytes, int64_t diskBytes) const {
+  layout.bufferBytes = std::max(layout.bufferBytes, awayBytes);
+  layout.diskStagingBytes = std::max(layout.diskStagingBytes, roundUp(diskBytes, kPage));
 }
 
 void HiddenStates::beginBlock(const Block& block) {
@@ -130,7 +138,7 @@ std::vector<const std::byte*> HiddenStates::lastRows(const Item& item, const Bat
 }
 
 bool HiddenStates::loadsLastOnly(const Item& item, const ActiveSlot& active) const {
-  return item.layer == headLayer_ && !block_->slots[static_cast<size_t>(active.slot)].scorePrompt;
+  return item.layer == headLayer_ && !active.scorePrompt;
 }
 
 // The rows to load from `from`, joined where they touch, as pieces from the start of the batch's rows there.
@@ -174,12 +182,12 @@ void HiddenStates::load(const Item& item, const BatchStep& step) {
   const Packing packing = pack(step);
   IoBatch reads(transfer_.io(), &transfer_.meter());
   if (packing.bytes[Tier::kDisk] > 0) addDiskReads(item, step, packing, reads);
-  reads.start(item.phase());
+  reads.start(step.phase());
   if (deviceTier_ == Tier::kGpu)
-    transfer_.copy(item.phase(), Link::kCpuToGpu, loadPieces(item, step, packing, Tier::kCpu));
+    transfer_.copy(step.phase(), Link::kCpuToGpu, loadPieces(item, step, packing, Tier::kCpu));
   reads.wait();
   if (deviceTier_ == Tier::kGpu)
-    transfer_.copy(item.phase(), Link::kCpuToGpu, loadPieces(item, step, packing, Tier::kDisk));
+    transfer_.copy(step.phase(), Link::kCpuToGpu, loadPieces(item, step, packing, Tier::kDisk));
 }
 
 void HiddenStates::store(const Item& item, const BatchStep& step) {
@@ -191,12 +199,12 @@ void HiddenStates::store(const Item& item, const BatchStep& step) {
     if (cpuBytes > 0)
       pieces.push_back({homes_[Tier::kCpu].data() + home(item, Tier::kCpu), awayBuffer(item), cpuBytes});
     if (diskBytes > 0) pieces.push_back({diskStaging(item), awayBuffer(item) + cpuBytes, diskBytes});
-    transfer_.copy(item.phase(), Link::kGpuToCpu, pieces);
+    transfer_.copy(step.phase(), Link::kGpuToCpu, pieces);
   }
   if (diskBytes == 0) return;
   IoBatch write(transfer_.io(), &transfer_.meter());
   write.write(disk_, home(item, Tier::kDisk), roundUp(diskBytes, kPage), diskStaging(item), diskBytes);
-  write.start(item.phase());
+  write.start(step.phase());
   write.wait();
 }
 

@@ -58,7 +58,8 @@ class HiddenStates {
     std::vector<int64_t> offsets;
   };
   Layout layOut(const Block& block) const;
-  void makeRoom(Layout& layout, const PerTier<int64_t>& bytes) const;
+  int64_t awayBytes(const PerTier<int64_t>& bytes) const;
+  void makeRoom(Layout& layout, int64_t awayBytes, int64_t diskBytes) const;
   Packing pack(const BatchStep& step) const;
   Tier tierOf(const ActiveSlot& active) const { return block_->slots[static_cast<size_t>(active.slot)].activationTier; }
   bool isHome(Tier tier) const { return tier == deviceTier_; }

@@ -77,7 +77,8 @@ KvCache::Layout KvCache::layOut(const Block& block) const {
       if (isHome(slot)) continue;
       place.staging = {{{staging[Phase::kPrefill], staging[Phase::kDecode]}}};
       staging[Phase::kPrefill] += slot.promptTokens * rowBytes_;
-      staging[Phase::kDecode] += slot.cpuAttention ? rowBytes_ : reserved;
+      const int64_t attended = block.refills ? slot.promptTokens * rowBytes_ : rowBytes_;
+      staging[Phase::kDecode] += slot.cpuAttention ? attended : reserved;
       place.diskStaging = diskStaging;
       if (disk) diskStaging += place.layerBytes;
     }
@@ -107,8 +108,8 @@ bool KvCache::stores(Phase phase) const {
 }
 
 int64_t KvCache::storesBefore(const Item& item) const {
-  const int64_t freed = item.index - numBuffers(item.phase()) + 1;
-  if (item.phase() == Phase::kPrefill) return freed;
+  const int64_t freed = item.index - numBuffers(stagingPhase(item)) + 1;
+  if (block_->refills || item.phase() == Phase::kPrefill) return freed;
   // The two phases divide the same staging memory differently.
   const int64_t endOfPrefill = (numLayers_ + 2) * block_->numItems(0);
   return std::max(freed, endOfPrefill);
@@ -128,7 +129,7 @@ std::byte* KvCache::diskStaging(const Item& item, const ActiveSlot& active) cons
 }
 
 std::byte* KvCache::staging(const Item& item, const ActiveSlot& active) const {
-  const Phase phase = item.phase();
+  const Phase phase = stagingPhase(item);
   if (deviceTier_ == Tier::kCpu) return diskStaging(item, active);
   return staging_.data() + item.index % numBuffers(phase) * layout_.stagingBytes[phase] + place(active).staging[phase];
 }
@@ -138,7 +139,7 @@ std::byte* KvCache::deviceRows(const Item& item, const ActiveSlot& active) const
 }
 
 std::byte* KvCache::newRows(const Item& item, const ActiveSlot& active) const {
-  if (attendedByCpu(item, active)) return staging(item, active);
+  if (attendedByCpu(active)) return staging(item, active);
   return deviceRows(item, active) + active.numPast * rowBytes_;
 }
 
@@ -151,7 +152,7 @@ void KvCache::load(const Item& item, const BatchStep& step) {
   IoBatch reads(transfer_.io(), &transfer_.meter());
   for (const ActiveSlot& active : step.active) {
     const Slot& at = slot(active);
-    if (isHome(at)) continue;
+    if (isHome(at) || active.isPrompt) continue;
     const int64_t bytes = active.numPast * rowBytes_;
     const bool moved = deviceTier_ == Tier::kGpu && !at.cpuAttention;
     if (at.kvTier == Tier::kDisk) {
@@ -161,10 +162,10 @@ void KvCache::load(const Item& item, const BatchStep& step) {
       fromCpu.push_back({staging(item, active), cpuHome(item, active), bytes});
     }
   }
-  reads.start(item.phase());
-  transfer_.copy(item.phase(), Link::kCpuToGpu, fromCpu);
+  reads.start(step.phase());
+  transfer_.copy(step.phase(), Link::kCpuToGpu, fromCpu);
   reads.wait();
-  transfer_.copy(item.phase(), Link::kCpuToGpu, fromDisk);
+  transfer_.copy(step.phase(), Link::kCpuToGpu, fromDisk);
 }
 
 // The rows that are not at home yet: of a prompt also those that it shares.
@@ -176,11 +177,11 @@ KvCache::NewRows KvCache::newRowsOf(const ActiveSlot& active) const {
 void KvCache::store(const Item& item, const BatchStep& step) {
   std::vector<CopyPiece> toCpu;
   for (const ActiveSlot& active : step.active) {
-    if (isHome(slot(active)) || deviceTier_ == Tier::kCpu || attendedByCpu(item, active)) continue;
+    if (isHome(slot(active)) || deviceTier_ == Tier::kCpu || attendedByCpu(active)) continue;
     const auto [offset, bytes] = newRowsOf(active);
     toCpu.push_back({hostRows(item, active) + offset, deviceRows(item, active) + offset, bytes});
   }
-  transfer_.copy(item.phase(), Link::kGpuToCpu, toCpu);
+  transfer_.copy(step.phase(), Link::kGpuToCpu, toCpu);
 
   IoBatch writes(transfer_.io(), &transfer_.meter());
   for (const ActiveSlot& active : step.active) {
@@ -191,7 +192,7 @@ void KvCache::store(const Item& item, const BatchStep& step) {
     writes.write(disk_, homeOffset(item, active) + pages.offset, pages.bytes, diskStaging(item, active) + pages.offset,
                  bytes);
   }
-  writes.start(item.phase());
+  writes.start(step.phase());
   writes.wait();
 }
 

@@ -37,9 +37,7 @@ class KvCache {
   std::byte* deviceRows(const Item& item, const ActiveSlot& active) const;
   // The same for a slot attended by the CPU (host memory): its new row has to be put at numPast.
   std::byte* hostRows(const Item& item, const ActiveSlot& active) const;
-  bool attendedByCpu(const Item& item, const ActiveSlot& active) const {
-    return item.phase() == Phase::kDecode && slot(active).cpuAttention;
-  }
+  bool attendedByCpu(const ActiveSlot& active) const { return !active.isPrompt && slot(active).cpuAttention; }
 
   DataType dtype() const { return dtype_; }
   int64_t rowBytes() const { return rowBytes_; }
@@ -63,6 +61,8 @@ class KvCache {
     int64_t offset, bytes;  // from the slot's first row
   };
   Layout layOut(const Block& block) const;
+  // How the staging memory is divided for an item: in a block that refills, any item may decode.
+  Phase stagingPhase(const Item& item) const { return block_->refills ? Phase::kDecode : item.phase(); }
   NewRows newRowsOf(const ActiveSlot& active) const;
   bool isHome(const Slot& slot) const { return slot.kvTier == deviceTier_; }
   const Slot& slot(const ActiveSlot& active) const { return block_->slots[static_cast<size_t>(active.slot)]; }

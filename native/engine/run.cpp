@@ -28,7 +28,7 @@ std::span<const Sequence> checked(const RunContext& context, std::span<const Seq
   return sequences;
 }
 
-// Most tokens of a launch: a chunk of a GPU batch's prompts, or one token of each of its sequences.
+// Most tokens of a launch: a chunk of a GPU batch's prompts, or one token of each of its sequences; diagonal: both.
 int64_t maxLaunchTokens(const std::vector<Block>& blocks, int64_t prefillChunkTokens) {
   int64_t most = 1;
   for (const Block& block : blocks) {
@@ -38,7 +38,8 @@ int64_t maxLaunchTokens(const std::vector<Block>& blocks, int64_t prefillChunkTo
         tokens += slot.promptTokens;
         sequences += slot.sequence >= 0;
       }
-      most = std::max({most, sequences, std::min(tokens, prefillChunkTokens)});
+      const int64_t prompts = std::min(tokens, prefillChunkTokens);
+      most = std::max({most, sequences, block.refills ? prompts + sequences : prompts});
     }
   }
   return most;

@@ -91,7 +91,7 @@ class TraceOrder {
 
 void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicies) {
   Random random(11);
-  int numPairs = 0, numOverlapped = 0, numEmulated = 0;
+  int numPairs = 0, numOverlapped = 0, numEmulated = 0, numRefilled = 0;
   for (const Family family : {Family::kOpt, Family::kPostNormOpt, Family::kLlama, Family::kMixtral}) {
     const DataType dtype = family == Family::kOpt     ? DataType::kFloat16
                            : family == Family::kLlama ? DataType::kBFloat16
@@ -115,12 +115,13 @@ void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicie
         numPairs += order.numPairs();
         numOverlapped += config.overlap;
         numEmulated += config.device == DeviceKind::kEmulated;
+        numRefilled += config.schedule == Schedule::kDiagonal && config.blockSize() < 11;
       }
     }
   }
   check.that(numPairs > 1000 * numPolicies, "order of tasks: enough pairs, " + std::to_string(numPairs));
-  check.that(numOverlapped > 4 * numPolicies && numEmulated > 4 * numPolicies,
-             "policies: enough with overlap, enough emulated");
+  check.that(numOverlapped > 4 * numPolicies && numEmulated > 4 * numPolicies && numRefilled > 3 * numPolicies,
+             "policies: enough with overlap, enough emulated, enough that refill");
 }
 
 // A device that lags behind gives the same results: nothing of it is used too early.
@@ -336,6 +337,66 @@ void testCancel(Checks& check, const TemporaryFolder& folder) {
   }
 }
 
+// Steps of a schedule in which each sequence in turn takes the slot that is free first.
+int64_t diagonalSteps(const std::vector<Sequence>& sequences, int64_t numSlots) {
+  std::vector<int64_t> freeAt(static_cast<size_t>(numSlots));
+  for (const Sequence& sequence : sequences)
+    *std::ranges::min_element(freeAt) += std::max<int64_t>(sequence.maxTokens, 1);
+  return std::ranges::max(freeAt);
+}
+
+void testDiagonal(Checks& check, const TemporaryFolder& folder) {
+  const TinyModel model(Family::kLlama, DataType::kFloat16, folder.file("diagonal"));
+  Random random(14);
+  auto sequences = someSequences(model.shape, random, 23);
+  for (Sequence& sequence : sequences) {
+    sequence.maxTokens = random.below(30);
+    sequence.stopIds.clear();
+  }
+  for (const bool overlap : {false, true}) {
+    EngineConfig config = everythingOnDisk(model, folder, overlap);
+    Engine zigzag(config);
+    config.schedule = Schedule::kDiagonal;
+    Engine diagonal(config);
+    zigzag.open();
+    diagonal.open();
+    const Cancellation never(sequences.size());
+    int64_t zigzagSteps = 0, steps = 0;
+    const RunResult expected = zigzag.run(sequences, [&](const StepEvent&) { ++zigzagSteps; }, never);
+    const RunResult result = diagonal.run(sequences, [&](const StepEvent&) { ++steps; }, never);
+    check.that(sameResults(result, expected), "diagonal: same results");
+    check.that(result.numBlocks == 1, "diagonal: one block");
+    check.that(steps == diagonalSteps(sequences, config.blockSize()) && steps < zigzagSteps,
+               "diagonal: slots are never idle while sequences wait, " + std::to_string(steps) + " steps");
+    const auto bytes = [](const RunResult& run) {
+      return run.linkBytes[Phase::kPrefill][Link::kDiskToCpu] + run.linkBytes[Phase::kDecode][Link::kDiskToCpu];
+    };
+    check.that(bytes(result) < bytes(expected), "diagonal: fewer loads of the weights");
+
+    Cancellation some(sequences.size()), early(sequences.size());
+    std::vector<int32_t> cancelled;
+    const RunResult rest = diagonal.run(
+        sequences,
+        [&](const StepEvent& event) {
+          if (event.step == 1) {
+            some.cancelSequence(22);
+            some.cancelSequence(4);
+          }
+          for (const auto& [sequence, reason] : event.finished)
+            if (reason == FinishReason::kCancelled) cancelled.push_back(sequence);
+        },
+        some);
+    check.that(rest.sequences[22].tokenIds.empty() && std::ranges::find(cancelled, 22) != cancelled.end(),
+               "diagonal: a waiting sequence that was cancelled never enters, and that is said");
+    check.that(rest.sequences[21].tokenIds == expected.sequences[21].tokenIds, "diagonal: the others do not notice");
+    const RunResult none =
+        diagonal.run(sequences, [&](const StepEvent& event) { event.step == 6 ? early.cancel() : void(); }, early);
+    check.that(none.sequences[22].tokenIds.empty() && none.sequences[22].finishReason == FinishReason::kCancelled,
+               "diagonal: nobody enters a run that was cancelled");
+    check.that(sameResults(diagonal.run(sequences, kIgnore, never), expected), "diagonal: the engine goes on");
+  }
+}
+
 void testProgress(Checks& check) {
   Progress progress;
   int woken = 0;
@@ -379,5 +440,6 @@ int main(int argc, char** argv) {
   testSparseValues(check, folder, numPolicies);
   testErrors(check, folder);
   testCancel(check, folder);
+  testDiagonal(check, folder);
   return check.finish();
 }

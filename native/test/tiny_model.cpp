@@ -186,6 +186,7 @@ EngineConfig randomConfig(const EngineConfig& base, Random& random) {
   config.numGpuBatches = 1 + random.below(4);
   config.prefillChunkTokens = 1 + random.below(60);
   config.overlap = random.below(4) > 0;
+  config.schedule = random.below(2) == 0 ? Schedule::kZigzag : Schedule::kDiagonal;
   config.trace = true;
   config.kvTiers = randomTiers(random, hasGpu, config.blockSize());
   config.activationTiers = randomTiers(random, hasGpu, config.blockSize());

@@ -87,6 +87,11 @@ export const count = (flags: string, help: string): OptionSpec<number | undefine
 export const size = (flags: string, help: string): OptionSpec<number | undefined> => option(flags, help, parseBytes);
 const rate = (flags: string, help: string): OptionSpec<number | undefined> => option(flags, help, parseRate);
 export const bits = (flags: string, help: string): OptionSpec<16 | 4 | undefined> => option(flags, help, readBits);
+export const choice = <T extends string>(
+  flags: string,
+  help: string,
+  ...choices: readonly T[]
+): OptionSpec<T | undefined> => option(flags, help, readChoice(...choices));
 export const bitsOrAuto = (flags: string, help: string): OptionSpec<16 | 4 | 'auto' | undefined> =>
   option(flags, help, readBitsOrAuto);
 export const number = (flags: string, help: string, least = 0, most = Infinity): OptionSpec<number | undefined> =>

@@ -6,7 +6,14 @@ import { sum, type Affine } from './affine.js';
 /** All of a policy but its placement. */
 export type BatchShape = Pick<
   Policy,
-  'gpuBatchSize' | 'numGpuBatches' | 'prefillChunkTokens' | 'weightBits' | 'kvCacheBits' | 'quantGroupSize' | 'overlap'
+  | 'gpuBatchSize'
+  | 'numGpuBatches'
+  | 'prefillChunkTokens'
+  | 'schedule'
+  | 'weightBits'
+  | 'kvCacheBits'
+  | 'quantGroupSize'
+  | 'overlap'
 >;
 
 /**

@@ -29,7 +29,7 @@ import {
 import { inChunks, largestBatchOf, mostBatches, unionOf, type BlockSet } from './block-sets.js';
 import { portionTerm, type KvHome, type Portion } from './shares.js';
 import { EMBEDDING_ROWS_IN_FLIGHT } from './embedding-rows.js';
-import { prefillChunkTokens } from '../policy/policy.js';
+import { isDiagonal, prefillChunkTokens } from '../policy/policy.js';
 import type { BatchShape } from './cost-terms.js';
 import type { Setting } from './movement.js';
 
@@ -210,12 +210,13 @@ function prefillKvStaging({ model, shape, shares }: Setting, { chunks }: Job): A
 }
 
 function decodeKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
+  const attendedRows = isDiagonal(shape) ? promptTokensOf : oneSequence;
   const rowOf = kvRowBytes(model, shape.kvCacheBits);
   return scale(
     STAGING_BUFFERS * rowOf,
     sum(
       portionTerm(shares.kvCache.largestBatch(batches, MOVED_KV_HOMES, reservedTokens)),
-      portionTerm(shares.kvCache.largestBatch(batches, ATTENDED_KV_HOMES, oneSequence)),
+      portionTerm(shares.kvCache.largestBatch(batches, ATTENDED_KV_HOMES, attendedRows)),
     ),
   );
 }
@@ -234,11 +235,19 @@ function diskActivationStaging(setting: Setting, job: Job): Affine {
   return scale(STAGING_BUFFERS * (amount + (amount > 0 ? PAGE_BYTES : 0)), share);
 }
 
-/** The most hidden states at these homes of an item: the prompts of a chunk, or one token of each sequence of a GPU batch. */
-function largestHiddenStates({ model, shares }: Setting, { batches, chunks }: Job, homes: readonly Tier[]): Portion {
+/** The most hidden states at these homes of an item: the prompts of a chunk, or one token of each sequence of a GPU batch; diagonal: both. */
+function largestHiddenStates(
+  { model, shape, shares }: Setting,
+  { batches, chunks }: Job,
+  homes: readonly Tier[],
+): Portion {
   const prompts = shares.activations.largestBatch(chunks, homes, promptTokensOf);
   const sequences = shares.activations.largestBatch(batches, homes, oneSequence);
-  return { amount: hiddenBytes(model) * Math.max(prompts.amount, sequences.amount), share: prompts.share };
+  const longest = batches.sequences.lengths[0]!.promptTokens;
+  const rows = isDiagonal(shape)
+    ? Math.min(sequences.amount * longest, sequences.amount + Math.max(prefillChunkTokens(shape), longest))
+    : Math.max(prompts.amount, sequences.amount);
+  return { amount: hiddenBytes(model) * rows, share: prompts.share };
 }
 
 /** Intermediates of the largest launch, and its logits: fp32 on every device. */
@@ -282,10 +291,11 @@ function cudaLogits({ model, shape, device }: Setting): Affine {
   return constant(device === 'cuda' ? inLines(FLOAT_BYTES * shape.gpuBatchSize * model.vocabSize) : 0);
 }
 
-/** The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch. */
+/** The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch; diagonal: both. */
 function launchTokens(shape: BatchShape, batches: BlockSet): number {
-  const prompts = largestBatchOf(batches, promptTokensOf);
-  return Math.max(Math.min(prompts, prefillChunkTokens(shape)), largestBatchOf(batches, oneSequence));
+  const prompts = Math.min(largestBatchOf(batches, promptTokensOf), prefillChunkTokens(shape));
+  const sequences = largestBatchOf(batches, oneSequence);
+  return isDiagonal(shape) ? prompts + sequences : Math.max(prompts, sequences);
 }
 
 function cpuAttentionWorkspace({ model, shape, hasGpu }: Setting): Affine {

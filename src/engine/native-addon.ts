@@ -1,4 +1,5 @@
 /** The native addon, as TypeScript sees it. Everything is resolved and checked before it crosses; native copies what it gets. */
+import type { Schedule } from '../policy/policy.js';
 import type { Device, Link, StageName, Tier } from '../tiers.js';
 
 /** fp32, fp16 and bf16 as stored in files. */
@@ -68,6 +69,7 @@ export interface NativeEngineConfig {
   readonly quantizationCache: string;
   readonly model: NativeModel;
   readonly tensors: readonly NativeTensor[];
+  readonly schedule: Schedule;
   readonly gpuBatchSize: number;
   readonly numGpuBatches: number;
   readonly prefillChunkTokens: number;

@@ -30,6 +30,7 @@ export function nativeEngineConfig(
     ...resources,
     model: nativeModel(folder.model),
     tensors: nativeTensors(folder, realisation),
+    schedule: policy.schedule ?? 'zigzag',
     gpuBatchSize: policy.gpuBatchSize,
     numGpuBatches: policy.numGpuBatches,
     prefillChunkTokens: prefillChunkTokens(policy),

@@ -1,7 +1,7 @@
 /** Policies from outside: the JSON document, and FlexGen's six percentages. */
 import { FlexplanError } from '../errors.js';
 import { documentCheck } from '../schema.js';
-import { QUANT_GROUP_SIZE, TENSOR_CLASSES, type Policy, type TierFractions } from './policy.js';
+import { QUANT_GROUP_SIZE, SCHEDULES, TENSOR_CLASSES, type Policy, type TierFractions } from './policy.js';
 
 const fraction = { type: 'number', minimum: 0, maximum: 1 };
 const positiveFraction = { type: 'number', exclusiveMinimum: 0, maximum: 1 };
@@ -33,6 +33,7 @@ export const policySchema = {
     diskKvCpuAttentionFraction: fraction,
     prefillChunkTokens: count,
     sparseValueFraction: positiveFraction,
+    schedule: { enum: SCHEDULES },
     overlap: { type: 'boolean' },
   },
   required: [

@@ -11,6 +11,9 @@ export type TierFractions = Readonly<Record<Tier, number>>;
 export type Placement = Readonly<Record<TensorClass, TierFractions>>;
 export type TierBytes = Record<Tier, number>;
 
+export const SCHEDULES = ['zigzag', 'diagonal'] as const;
+export type Schedule = (typeof SCHEDULES)[number];
+
 export interface Policy {
   /** Sequences in one launch. */
   readonly gpuBatchSize: number;
@@ -33,6 +36,11 @@ export interface Policy {
    * Not on a CUDA device.
    */
   readonly sparseValueFraction?: number;
+  /**
+   * zigzag: blocks one after the other. diagonal: one block, where the next sequence takes the slot of one that has ended; every
+   * slot has room for the longest sequence. Absent: zigzag.
+   */
+  readonly schedule?: Schedule;
   /** Run the six tasks concurrently. */
   readonly overlap: boolean;
 }
@@ -46,6 +54,11 @@ const DEFAULT_PREFILL_CHUNK_TOKENS = 2048;
 /** The policy's, or what holds without one. */
 export function prefillChunkTokens(policy: Pick<Policy, 'prefillChunkTokens'>): number {
   return policy.prefillChunkTokens ?? DEFAULT_PREFILL_CHUNK_TOKENS;
+}
+
+/** Whether waiting sequences enter a block as others end. */
+export function isDiagonal(policy: Pick<Policy, 'schedule'>): boolean {
+  return policy.schedule === 'diagonal';
 }
 
 export function blockSize(policy: Pick<Policy, 'gpuBatchSize' | 'numGpuBatches'>): number {

@@ -25,6 +25,7 @@ import {
   type TierBytes,
   type TierFractions,
 } from './policy.js';
+import { reservedWorkload } from './reserved-workload.js';
 import { realiseSlots, type SlotRuns } from './slots.js';
 
 /** Rows [0, gpuRows) live on gpu, the next cpuRows on cpu, the rest on disk. Vectors: cols = 1, wholly on the device tier. */
@@ -72,7 +73,7 @@ export function realise(model: ModelConfig, policy: Policy, workload: Workload, 
   const slots = realiseSlots(policy, device);
   const bytes = {
     weights: weightBytes(model, weights, policy.weightBits, () => true),
-    ...slotBytes(model, policy, workload, slots),
+    ...slotBytes(model, policy, reservedWorkload(policy, workload), slots),
   };
   const placement = {
     weights: fractions(matrices, policy.placement.weights),

@@ -117,6 +117,27 @@ describe('run, otherwise', () => {
     expect(dense).not.toEqual(sparse);
   });
 
+  it('lets prompts in as others end, when asked to: the same completions within the predicted memory', async () => {
+    const { at, planned } = prepare();
+    const plan = JSON.parse(files.plan) as Plan;
+    const inRam = { gpu: 0, cpu: 1, disk: 0 };
+    const placement = { weights: inRam, kvCache: inRam, activations: inRam };
+    const policy = { ...plan.policy, placement, gpuBatchSize: 2, numGpuBatches: 2 };
+    writeFileSync(at('plan.json'), JSON.stringify({ ...plan, policy }));
+    expect((await flexplan('run', ...planned)).code).toBe(0);
+    const expected = resultsOf(at('out.jsonl'));
+    const outcome = await flexplan('run', ...planned, '--overwrite', '--schedule', 'diagonal', '--json');
+    expect(outcome.stderr).toContain('predicted for the zig-zag schedule');
+    expect(outcome.code).toBe(0);
+    const document = documentOf(outcome) as unknown as RunDocument;
+    expect(resultsOf(at('out.jsonl'))).toEqual(expected);
+    expect(document.plan.policy.schedule).toBe('diagonal');
+    for (const tier of ['gpu', 'cpu', 'disk'] as const)
+      expect(document.peakBytes[tier]).toBeLessThanOrEqual(document.predicted.peakBytes[tier]);
+    const wrong = await flexplan('run', ...planned, '--overwrite', '--schedule', 'spiral');
+    expect(wrong.stderr).toContain('expected one of zigzag, diagonal');
+  });
+
   it('does not overwrite results unless told to', async () => {
     const { at, planned } = prepare();
     writeFileSync(at('out.jsonl'), 'precious\n');

@@ -4,6 +4,8 @@ import { expect, it } from 'vitest';
 import { estimate } from '../../src/cost-model/estimate.js';
 import { lengthOf } from '../../src/engine/generate.js';
 import { LINKS, TIERS } from '../../src/tiers.js';
+import type { Policy } from '../../src/policy/policy.js';
+import { realise } from '../../src/policy/realisation.js';
 import { workloadFromSequences } from '../../src/workload/blocks.js';
 import { arbitraryCase, type Case } from '../engine/arbitrary-policy.js';
 import { describeNative, fixtureFolder, greedy, runOnce } from '../engine/native.js';
@@ -57,6 +59,42 @@ describeNative('estimate against engine', () => {
         numRuns: 6,
       });
       expect(moved).toBeGreaterThan(6);
+    },
+    60_000,
+  );
+
+  it.each([
+    ['opt-tiny-fp16', 16],
+    ['llama-tiny-bf16', 4],
+    ['mixtral-tiny-fp32', 16],
+  ] as const)(
+    '%s, %i bits, diagonal: outputs as in zig-zag, peaks never above the estimate',
+    async (name, bits) => {
+      const folder = await fixtureFolder(name);
+      let refilled = 0;
+      const compare = async ({ device, policy }: Case) => {
+        const options = {
+          ...{ device, workload, capacityBytes: { gpu: 1e9 } },
+          linkBytesPerSecond: { cpuToGpu: 5e9, gpuToCpu: 5e9 },
+        };
+        const diagonal: Policy = { ...policy, schedule: 'diagonal' };
+        const { result: expected } = await runOnce(folder, sequences, { ...options, policy });
+        const { result } = await runOnce(folder, sequences, { ...options, policy: diagonal });
+        expect(result.sequences).toEqual(expected.sequences);
+        if (expected.numBlocks > 1) refilled++;
+        const estimated = estimate(folder.model, machine(device), workload, diagonal, { realised: true });
+        for (const tier of TIERS) {
+          expect(estimated.peakBytes[tier]).toBeGreaterThanOrEqual(result.peakBytes[tier]);
+          expect(estimated.peakBytes[tier]).toBeLessThanOrEqual(result.peakBytes[tier] * 1.05 + PEAK_SLACK_BYTES);
+        }
+        const { bytes } = realise(folder.model, diagonal, workload, device);
+        expect(result.kvCacheBytes).toEqual(bytes.kvCache);
+        expect(result.activationBytes).toEqual(bytes.activations);
+      };
+      await fc.assert(fc.asyncProperty(arbitraryCase({ weightBits: bits, kvCacheBits: bits }), compare), {
+        numRuns: 12,
+      });
+      expect(refilled).toBeGreaterThan(2);
     },
     60_000,
   );

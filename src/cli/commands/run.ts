@@ -1,6 +1,8 @@
 import type { RunResult } from '../../engine/engine.js';
 import { FlexplanError } from '../../errors.js';
+import { isDiagonal, type Schedule, SCHEDULES } from '../../policy/policy.js';
 import type { RunDocument } from '../../report/run-document.js';
+import type { Plan } from '../../solver/plan.js';
 import { defineCommand, type Context, type Options } from '../command.js';
 import * as option from '../options.js';
 
@@ -15,6 +17,11 @@ const options = {
   out: option.text('--out <file>', 'write the result with its prediction, for flexplan report'),
   spillDir: option.text('--spill-dir <dir>', "the disk tier's folder (default: that of the output)"),
   ...option.sparseValuesOptions,
+  schedule: option.choice(
+    '--schedule <name>',
+    'zigzag: block after block; diagonal: waiting prompts enter as others end (default: as planned)',
+    ...SCHEDULES,
+  ),
   ...option.deviceOptions,
   ...option.quantizationCacheOptions,
   ...option.capacityOptions,
@@ -30,6 +37,14 @@ async function planOf(given: Options<typeof options>, context: Context) {
   const { planJob } = await import('../plan-job.js');
   context.note('Planning ...');
   return planJob({ ...given, hw: given.hw! });
+}
+
+/** The plan with the schedule that is asked for. */
+function scheduled(plan: Plan, schedule: Schedule | undefined, context: Context): Plan {
+  const policy = schedule ? { ...plan.policy, schedule } : plan.policy;
+  if (isDiagonal(policy))
+    context.note('Times and traffic are predicted for the zig-zag schedule, memory for the diagonal one.');
+  return { ...plan, policy };
 }
 
 async function writeFiles({ out, trace }: Options<typeof options>, document: RunDocument, run: RunResult) {
@@ -52,7 +67,8 @@ export const runCommand = defineCommand({
     if (planned.status === 'infeasible') return planned.result;
     const { runJob } = await import('../run-job.js');
     const { withSparseValues } = await import('../documents.js');
-    const plan = { ...planned.plan, policy: withSparseValues(planned.plan.policy, given.sparseValues) };
+    const policy = withSparseValues(planned.plan.policy, given.sparseValues);
+    const plan = scheduled({ ...planned.plan, policy }, given.schedule, context);
     const job = await runJob(plan, given.model, given, given.trace !== undefined, context);
     if (job.badRequests > 0)
       context.note(`${job.badRequests} requests could not be served; their lines in ${given.output} say why.`);
