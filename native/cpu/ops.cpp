@@ -92,9 +92,17 @@ int64_t mostColumns(std::span<const Matmul> ops) {
   return cols;
 }
 
-// Rows and tiles are padded by less than an eighth, and short ones by less than the last term.
+// Columns of a packed row: whole blocks, or less than one.
+int64_t packedColumns(int64_t cols) {
+  constexpr int64_t kFewColumns = 128;
+  return cols <= kBlockUnits ? roundUp(cols, kFewColumns) : roundUp(cols, kBlockUnits);
+}
+
+// The last tile of tokens is whole, too.
 int64_t mostPackedFloats(int64_t tokens, int64_t cols) {
-  return std::min(tokens * cols, kPackedFloats + cols) * 9 / 8 + (int64_t{16} << 10);
+  constexpr int64_t kMostTileTokens = 14;
+  const int64_t columns = packedColumns(cols);
+  return std::min(tokens * columns, kPackedFloats + columns) + kMostTileTokens * columns;
 }
 
 // Some matmuls over tokens that are packed together.
@@ -206,7 +214,7 @@ void multiplyPiece(const RowPiece& rows, const PackedTokens& tokens, int64_t beg
 
 // Tokens that are packed at a time.
 int64_t tokensAtOnce(std::span<const Matmul> ops, int64_t tokens) {
-  return ceilDivide(tokens, ceilDivide(tokens * mostColumns(ops), kPackedFloats));
+  return ceilDivide(tokens, ceilDivide(tokens * packedColumns(mostColumns(ops)), kPackedFloats));
 }
 
 void multiplyTogether(ThreadPool& pool, std::span<const Matmul> ops, int64_t tokens) {

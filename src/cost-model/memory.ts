@@ -46,7 +46,9 @@ const CUDA_HOST_BYTES = (8 + 4) * MIB;
 const CUDA_INPUT_BYTES = 2;
 const CUDA_INPUT_PAD_COLUMNS = 64;
 const MOST_PACKED_FLOATS = 2 * MIB;
-const PACKED_FLOATS_PAD = 16 * 1024;
+const PACKED_COLUMNS = 512;
+const FEW_PACKED_COLUMNS = 128;
+const PACKED_TILE_TOKENS = 14;
 /** Buffers of a tier besides those of the weights at home; each may be rounded up to a cache line (a page, for direct I/O). */
 const MOST_BUFFERS = 8;
 
@@ -273,8 +275,10 @@ function matmulInputs({ model, shape, device }: Setting, { batches }: Job): numb
     const padded = Math.ceil(widest / CUDA_INPUT_PAD_COLUMNS) * CUDA_INPUT_PAD_COLUMNS;
     return inLines(CUDA_INPUT_BYTES * tokens * padded);
   }
-  const floats = Math.min(tokens * widest, MOST_PACKED_FLOATS + widest);
-  return FLOAT_BYTES * (Math.floor((floats * 9) / 8) + PACKED_FLOATS_PAD);
+  const multiple = widest <= PACKED_COLUMNS ? FEW_PACKED_COLUMNS : PACKED_COLUMNS;
+  const columns = Math.ceil(widest / multiple) * multiple;
+  const floats = Math.min(tokens * columns, MOST_PACKED_FLOATS + columns) + PACKED_TILE_TOKENS * columns;
+  return FLOAT_BYTES * floats;
 }
 
 /** What a CUDA device needs of its own memory beside operands and their inputs. */
