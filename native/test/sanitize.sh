@@ -32,6 +32,6 @@ for sanitizer in "$@"; do
   quietly cmake --build "$build" --parallel "${JOBS:-$(nproc)}" --target "${tests[@]/%/_test}"
   built=$SECONDS
   selection="^($(IFS='|' && echo "${tests[*]}"))$"
-  quietly "${fixed_addresses[@]}" ctest --test-dir "$build" -R "$selection" --output-on-failure --no-tests=error --parallel 2
+  quietly "${fixed_addresses[@]}" ctest --test-dir "$build" -R "$selection" --output-on-failure --no-tests=error --parallel 2 --timeout 3600
   echo "native tests under the $sanitizer sanitizer: clean (built in $built s, ran in $((SECONDS - built)) s)"
 done
