@@ -1,8 +1,7 @@
 /** The kernels of a layer besides its matmuls: how many launches they take, and the bytes that they stream through memory. */
-import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
+import { BYTES_PER_ELEMENT, FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
 import type { Device } from '../tiers.js';
 
-const FLOAT_BYTES = 4;
 /** On CPUs a kernel over fewer elements runs on the calling thread: that costs no launch. */
 const LEAST_ELEMENTS_TO_SHARE = 16384;
 

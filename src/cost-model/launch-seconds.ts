@@ -1,6 +1,6 @@
 /** Seconds of one launch of a schedule layer: its matmuls and the kernels between them. Attention over the KV cache is in compute.ts. */
 import type { ComputeRates, MatmulPoint } from '../hardware/hardware-profile.js';
-import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
+import { BYTES_PER_ELEMENT, FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
 import {
   hiddenBytes,
   layerTensors,
@@ -16,7 +16,6 @@ import type { Setting } from './movement.js';
 
 /** A 4-bit matrix without measured 4-bit rates is widened first: packed values read, 16-bit values written. */
 const WIDENED_BYTES_PER_ELEMENT = 2;
-const FLOAT_BYTES = 4;
 
 type LaunchSeconds = (launch: LaunchSize) => number;
 

@@ -10,12 +10,13 @@ import {
   type TensorSpec,
   type WeightBits,
 } from '../models/tensors.js';
-import { BYTES_PER_ELEMENT, type ModelConfig } from '../models/model-config.js';
+import { BYTES_PER_ELEMENT, FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
 import { remembered, rememberedFor } from '../remembered.js';
 import { MIB } from '../units.js';
 import type { Tier } from '../tiers.js';
 import { reservedTokens } from '../workload/blocks.js';
 import { oneSequence, promptTokensOf, type Amount } from '../workload/sequences.js';
+import { CACHE_LINE_BYTES, inLines, inPages, PAGE_BYTES } from './alignment.js';
 import {
   constant,
   evaluate,
@@ -26,29 +27,17 @@ import {
   type Affine,
   type PlacementPoint,
 } from './affine.js';
-import { inChunks, largestBatchOf, mostBatches, unionOf, type BlockSet } from './block-sets.js';
+import { inChunks, mostBatches, unionOf, type BlockSet } from './block-sets.js';
+import { deviceLaunchBytes, hostDeviceBytes, hostLaunchBytes } from './launch-memory.js';
 import { portionTerm, type KvHome, type Portion } from './shares.js';
 import { EMBEDDING_ROWS_IN_FLIGHT } from './embedding-rows.js';
 import { isDiagonal, prefillChunkTokens } from '../policy/policy.js';
-import type { BatchShape } from './cost-terms.js';
 import type { Setting } from './movement.js';
 
-const PAGE_BYTES = 4096;
-const CACHE_LINE_BYTES = 64;
-const FLOAT_BYTES = 4;
 const WEIGHT_BUFFERS = 2;
 const STAGING_BUFFERS = 3;
 const PREFILL_KV_BUFFERS = 2;
 const LOAD_CHUNK_BYTES = 16 * MIB;
-/** Uploads, partial sums of decode attention, cuBLAS; uploads and gathered copies. */
-const CUDA_GPU_BYTES = (8 + 32 + 32) * MIB;
-const CUDA_HOST_BYTES = (8 + 4) * MIB;
-const CUDA_INPUT_BYTES = 2;
-const CUDA_INPUT_PAD_COLUMNS = 64;
-const MOST_PACKED_FLOATS = 2 * MIB;
-const PACKED_COLUMNS = 512;
-const FEW_PACKED_COLUMNS = 128;
-const PACKED_TILE_TOKENS = 14;
 /** Buffers of a tier besides those of the weights at home; each may be rounded up to a cache line (a page, for direct I/O). */
 const MOST_BUFFERS = 8;
 
@@ -67,22 +56,19 @@ const AWAY_ACTIVATION_HOMES: readonly Tier[] = ['cpu', 'disk'];
 export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<Tier, Affine[]> {
   const job = wholeJob(sets, prefillChunkTokens(setting.shape));
   const rounding = constant(MOST_BUFFERS * (setting.hasGpu ? CACHE_LINE_BYTES : PAGE_BYTES));
-  const onDevice = sum(weightBuffers(setting), workspace(setting, job), constant(matmulInputs(setting, job)), rounding);
-  const gpu = [homeBytes(setting, job, 'gpu'), onDevice, activationBuffers(setting, job), cudaOnGpu(setting)];
+  const onDevice = sum(weightBuffers(setting), constant(deviceLaunchBytes(setting, job.batches)), rounding);
+  const gpu = [homeBytes(setting, job, 'gpu'), onDevice, activationBuffers(setting, job)];
   const cpu = [
     homeBytes(setting, job, 'cpu'),
     setting.hasGpu ? sum(diskWeightStaging(setting), constant(MOST_BUFFERS * PAGE_BYTES)) : onDevice,
     embeddingRowStaging(setting),
     diskKvStaging(setting, job),
     diskActivationStaging(setting, job),
-    cpuAttentionWorkspace(setting),
-    cudaOnHost(setting),
-    cudaLogits(setting),
+    constant(hostLaunchBytes(setting)),
   ];
   const loading = sum(
     weightHomeBytes(setting, 'cpu'),
-    constant(loadStaging(setting.model, setting.shape.weightBits)),
-    cudaOnHost(setting),
+    constant(loadStaging(setting.model, setting.shape.weightBits) + hostDeviceBytes(setting)),
   );
   return {
     gpu: setting.hasGpu
@@ -252,60 +238,6 @@ function largestHiddenStates(
   return { amount: hiddenBytes(model) * rows, share: prompts.share };
 }
 
-/** Intermediates of the largest launch, and its logits: fp32 on every device. */
-function workspace({ model, shape }: Setting, { batches }: Job): Affine {
-  const { hiddenSize, ffnSize, numHeads, numKvHeads, headDim, embeddingSize, experts } = model;
-  const tokens = launchTokens(shape, batches);
-  const heads = (2 * numHeads + 2 * numKvHeads) * headDim;
-  const perToken =
-    2 * hiddenSize +
-    (experts ? Math.max(heads, 2 * hiddenSize) : heads) +
-    ffnSize * (model.gatedMlp ? 2 : 1) +
-    (experts?.count ?? 0) +
-    (embeddingSize === hiddenSize ? 0 : embeddingSize);
-  return constant(inLines(FLOAT_BYTES * (tokens * perToken + shape.gpuBatchSize * model.vocabSize)));
-}
-
-/** The input of the largest product as it is multiplied: in 16 bits on CUDA, packed (so many floats at a time) on the CPU. */
-function matmulInputs({ model, shape, device }: Setting, { batches }: Job): number {
-  const { hiddenSize, ffnSize, numHeads, headDim, embeddingSize } = model;
-  const tokens = launchTokens(shape, batches);
-  const widest = Math.max(hiddenSize, numHeads * headDim, ffnSize, embeddingSize);
-  if (device === 'cuda') {
-    const padded = Math.ceil(widest / CUDA_INPUT_PAD_COLUMNS) * CUDA_INPUT_PAD_COLUMNS;
-    return inLines(CUDA_INPUT_BYTES * tokens * padded);
-  }
-  const multiple = widest <= PACKED_COLUMNS ? FEW_PACKED_COLUMNS : PACKED_COLUMNS;
-  const columns = Math.ceil(widest / multiple) * multiple;
-  const floats = Math.min(tokens * columns, MOST_PACKED_FLOATS + columns) + PACKED_TILE_TOKENS * columns;
-  return FLOAT_BYTES * floats;
-}
-
-/** What a CUDA device needs of its own memory beside operands and their inputs. */
-function cudaOnGpu({ device }: Setting): Affine {
-  return constant(device === 'cuda' ? CUDA_GPU_BYTES : 0);
-}
-
-function cudaOnHost({ device }: Setting): Affine {
-  return constant(device === 'cuda' ? CUDA_HOST_BYTES : 0);
-}
-
-/** Logits are sampled on the host. */
-function cudaLogits({ model, shape, device }: Setting): Affine {
-  return constant(device === 'cuda' ? inLines(FLOAT_BYTES * shape.gpuBatchSize * model.vocabSize) : 0);
-}
-
-/** The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch; diagonal: both. */
-function launchTokens(shape: BatchShape, batches: BlockSet): number {
-  const prompts = Math.min(largestBatchOf(batches, promptTokensOf), prefillChunkTokens(shape));
-  const sequences = largestBatchOf(batches, oneSequence);
-  return isDiagonal(shape) ? prompts + sequences : Math.max(prompts, sequences);
-}
-
-function cpuAttentionWorkspace({ model, shape, hasGpu }: Setting): Affine {
-  return constant(hasGpu ? inLines(FLOAT_BYTES * shape.gpuBatchSize * 2 * model.numHeads * model.headDim) : 0);
-}
-
 /** The largest of expressions that are multiples of one another (constants too): it stays so wherever they are evaluated. */
 function largest(terms: readonly Affine[]): Affine {
   return terms.reduce(
@@ -315,11 +247,3 @@ function largest(terms: readonly Affine[]): Affine {
 }
 
 const EVERYWHERE_ONE = Object.fromEntries(PLACEMENT_VARIABLES.map((name) => [name, 1])) as unknown as PlacementPoint;
-
-function inLines(bytes: number): number {
-  return Math.ceil(bytes / CACHE_LINE_BYTES) * CACHE_LINE_BYTES;
-}
-
-function inPages(bytes: number): number {
-  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
-}

@@ -4,6 +4,8 @@
 export type DataType = 'float32' | 'float16' | 'bfloat16';
 
 export const BYTES_PER_ELEMENT: Readonly<Record<DataType, number>> = { float32: 4, float16: 2, bfloat16: 2 };
+/** Every device computes in fp32. */
+export const FLOAT_BYTES = BYTES_PER_ELEMENT.float32;
 
 /** Llama 3.1 rotary scaling. */
 export interface Llama3RopeScaling {

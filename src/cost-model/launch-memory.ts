@@ -1,0 +1,77 @@
+/** Bytes that the launches of a GPU batch take beside weights, KV cache and hidden states: docs/schedule.md, "Buffers". */
+import { FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
+import { MIB } from '../units.js';
+import { isDiagonal, prefillChunkTokens } from '../policy/policy.js';
+import { oneSequence, promptTokensOf } from '../workload/sequences.js';
+import { inLines } from './alignment.js';
+import { largestBatchOf, type BlockSet } from './block-sets.js';
+import type { BatchShape } from './cost-terms.js';
+import type { Setting } from './movement.js';
+
+/** Uploads, partial sums of decode attention, cuBLAS; uploads and gathered copies. */
+const CUDA_GPU_BYTES = (8 + 32 + 32) * MIB;
+const CUDA_HOST_BYTES = (8 + 4) * MIB;
+const CUDA_INPUT_BYTES = 2;
+const CUDA_INPUT_PAD_COLUMNS = 64;
+const MOST_PACKED_FLOATS = 2 * MIB;
+const PACKED_COLUMNS = 512;
+const FEW_PACKED_COLUMNS = 128;
+const PACKED_TILE_TOKENS = 14;
+
+/** On the device that computes: intermediates of the largest launch of these batches, its logits, its matmuls' inputs. */
+export function deviceLaunchBytes({ model, shape, device }: Setting, batches: BlockSet): number {
+  const tokens = launchTokens(shape, batches);
+  const inputs = device === 'cuda' ? cudaInputBytes(model, tokens) : packedInputBytes(model, tokens);
+  return workspaceBytes(model, shape, tokens) + inputs + (device === 'cuda' ? CUDA_GPU_BYTES : 0);
+}
+
+/** On the host of a GPU: what CUDA's copies need, logits to sample, queries and outputs of attention on the CPU. */
+export function hostLaunchBytes(setting: Setting): number {
+  const { model, shape, device, hasGpu } = setting;
+  const logits = device === 'cuda' ? inLines(FLOAT_BYTES * shape.gpuBatchSize * model.vocabSize) : 0;
+  const attention = hasGpu ? inLines(FLOAT_BYTES * shape.gpuBatchSize * 2 * model.numHeads * model.headDim) : 0;
+  return hostDeviceBytes(setting) + logits + attention;
+}
+
+/** On the host of a GPU, from its opening on. */
+export function hostDeviceBytes({ device }: Setting): number {
+  return device === 'cuda' ? CUDA_HOST_BYTES : 0;
+}
+
+/** The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch; diagonal: both. */
+function launchTokens(shape: BatchShape, batches: BlockSet): number {
+  const prompts = Math.min(largestBatchOf(batches, promptTokensOf), prefillChunkTokens(shape));
+  const sequences = largestBatchOf(batches, oneSequence);
+  return isDiagonal(shape) ? prompts + sequences : Math.max(prompts, sequences);
+}
+
+/** fp32 on every device. */
+function workspaceBytes(model: ModelConfig, shape: BatchShape, tokens: number): number {
+  const { hiddenSize, ffnSize, numHeads, numKvHeads, headDim, embeddingSize, experts } = model;
+  const heads = (2 * numHeads + 2 * numKvHeads) * headDim;
+  const perToken =
+    2 * hiddenSize +
+    (experts ? Math.max(heads, 2 * hiddenSize) : heads) +
+    ffnSize * (model.gatedMlp ? 2 : 1) +
+    (experts?.count ?? 0) +
+    (embeddingSize === hiddenSize ? 0 : embeddingSize);
+  return inLines(FLOAT_BYTES * (tokens * perToken + shape.gpuBatchSize * model.vocabSize));
+}
+
+/** CUDA multiplies inputs in 16 bits. */
+function cudaInputBytes(model: ModelConfig, tokens: number): number {
+  const columns = Math.ceil(widestInput(model) / CUDA_INPUT_PAD_COLUMNS) * CUDA_INPUT_PAD_COLUMNS;
+  return inLines(CUDA_INPUT_BYTES * tokens * columns);
+}
+
+/** The CPU packs inputs, so many floats at a time. */
+function packedInputBytes(model: ModelConfig, tokens: number): number {
+  const widest = widestInput(model);
+  const multiple = widest <= PACKED_COLUMNS ? FEW_PACKED_COLUMNS : PACKED_COLUMNS;
+  const columns = Math.ceil(widest / multiple) * multiple;
+  return FLOAT_BYTES * (Math.min(tokens * columns, MOST_PACKED_FLOATS + columns) + PACKED_TILE_TOKENS * columns);
+}
+
+function widestInput({ hiddenSize, numHeads, headDim, ffnSize, embeddingSize }: ModelConfig): number {
+  return Math.max(hiddenSize, numHeads * headDim, ffnSize, embeddingSize);
+}
