@@ -33,5 +33,6 @@ export { perplexity } from './engine/perplexity.js';
 export { everythingInMemory } from './engine/default-policy.js';
 export { readPromptFile, type PromptFile } from './batch/prompt-file.js';
 export { runBatch, type BatchOptions, type BatchResult } from './batch/run-batch.js';
+export { hostLimits, type HostLimits } from './engine/host-limits.js';
 export { withInstruments } from './engine/instruments.js';
 export { profileMachine, type ProfileOptions } from './profiler/profile-machine.js';

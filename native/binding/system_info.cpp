@@ -3,7 +3,6 @@
 #include <fstream>
 #include <string>
 
-#include "core/thread_pool.h"
 #include "cpu/ops.h"
 #include "cuda/cuda_api.h"
 
@@ -20,13 +19,6 @@ std::string lookUp(const char* path, const std::string& key) {
     if (begin != std::string::npos) return line.substr(begin);
   }
   return "";
-}
-
-// Bytes of a line such as "MemTotal: 24007096 kB"; 0 when there is none.
-double memoryBytes(const std::string& key) {
-  constexpr double kBytesPerKib = 1024;
-  const std::string text = lookUp("/proc/meminfo", key);
-  return text.empty() ? 0 : std::stod(text) * kBytesPerKib;
 }
 
 // What is free is asked of the one that is used, the first: asking wakes a GPU up.
@@ -54,9 +46,6 @@ Napi::Value systemInfo(const Napi::CallbackInfo& info) {
   Napi::Array isas = Napi::Array::New(env);
   for (const char* const isa : cpu::availableIsas()) isas.Set(isas.Length(), isa);
   object.Set("isas", isas);
-  object.Set("numCpus", numUsableCpus());
-  object.Set("totalMemoryBytes", memoryBytes("MemTotal"));
-  object.Set("availableMemoryBytes", memoryBytes("MemAvailable"));
   const auto api = cuda::systemCudaApi();
   object.Set("hasCuda", api != nullptr);
   object.Set("cudaDevices", api ? cudaDevices(env, *api) : Napi::Array::New(env));

@@ -7,6 +7,7 @@ import { realise, type Realisation } from '../policy/realisation.js';
 import { type Device, type Tier, TIERS } from '../tiers.js';
 import { formatBytes } from '../units.js';
 import type { Workload } from '../workload/workload.js';
+import { hostLimits } from './host-limits.js';
 import type { ModelFolder } from './model-folder.js';
 import type { BytesPerTier, NativeRunResult, NativeSequence, NativeStepEvent } from './native-addon.js';
 import { type EngineResources, nativeEngineConfig } from './native-config.js';
@@ -24,7 +25,7 @@ export interface EngineOptions {
   readonly capacityBytes?: Partial<Readonly<Record<Tier, number>>>;
   /** Emulated device only, where both are required. */
   readonly linkBytesPerSecond?: { readonly cpuToGpu: number; readonly gpuToCpu: number };
-  /** Compute threads. Absent or 0: one per core. */
+  /** Compute threads. Absent or 0: one per CPU that this process may use. */
   readonly numThreads?: number;
   /** Where KV cache, activations and 4-bit weights of the disk tier go. Absent: the system's temporary folder. */
   readonly spillDirectory?: string;
@@ -163,13 +164,14 @@ async function resources(options: EngineOptions): Promise<EngineResources> {
   const { bavail, bsize } = await statfs(spillDirectory).catch(() => {
     throw new FlexplanError('bad-input', `expected a folder for spill files, got "${spillDirectory}"; create it`);
   });
+  const limits = hostLimits();
   return {
     device,
-    numThreads: options.numThreads ?? 0,
+    numThreads: options.numThreads || limits.cpus,
     capacityBytes: {
       // Without a cap, cuda takes what the device has: only its driver knows.
       gpu: capacityBytes.gpu ?? (device === 'cuda' ? Number.MAX_SAFE_INTEGER : 0),
-      cpu: capacityBytes.cpu ?? process.availableMemory(),
+      cpu: capacityBytes.cpu ?? limits.availableMemoryBytes,
       disk: capacityBytes.disk ?? bavail * bsize,
     },
     linkBytesPerSecond: linkBytesPerSecond ?? { cpuToGpu: 0, gpuToCpu: 0 },

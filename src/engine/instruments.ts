@@ -1,4 +1,5 @@
 /** The engine's own kernels and copies as measuring instruments, in a process of their own. */
+import { hostLimits } from './host-limits.js';
 import type { NativeMeasurements, NativeSystemInfo } from './native-addon.js';
 import { Worker } from './worker.js';
 import type { MeasurementName } from './worker-protocol.js';
@@ -18,13 +19,18 @@ const NAMES: Readonly<Record<MeasurementName, true>> = {
   linkCopy: true,
 };
 
+/** 0 threads: as many as an engine takes. */
+function withThreads(options: { readonly numThreads?: number }): object {
+  return options.numThreads === 0 ? { ...options, numThreads: hostLimits().cpus } : options;
+}
+
 /** Starts a process for measuring, hands its instruments to `use`, and ends it whatever happens. */
 export async function withInstruments<T>(use: (instruments: Instruments) => Promise<T>): Promise<T> {
   const worker = new Worker();
   const measurements = Object.fromEntries(
     Object.keys(NAMES).map((name) => [
       name,
-      (options: object) => worker.call('measure', { name: name as MeasurementName, options }),
+      (options: object) => worker.call('measure', { name: name as MeasurementName, options: withThreads(options) }),
     ]),
   ) as unknown as NativeMeasurements;
   try {

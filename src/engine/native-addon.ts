@@ -252,9 +252,6 @@ export interface NativeSystemInfo {
   /** Kernel set in use (`generic`, `avx2`, `avx512`, `avx512bf16`) and all that this machine has. */
   readonly isa: string;
   readonly isas: readonly string[];
-  readonly numCpus: number;
-  readonly totalMemoryBytes: number;
-  readonly availableMemoryBytes: number;
   /** Whether the engine was built with CUDA. */
   readonly hasCuda: boolean;
   /** GPUs that the driver shows; the first is the one that is used. */

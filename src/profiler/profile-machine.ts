@@ -1,5 +1,6 @@
 /** Measures this machine with the engine's own kernels, copies and waits, and writes down what they do. */
 import { FlexplanError } from '../errors.js';
+import type { HostLimits } from '../engine/host-limits.js';
 import type { Instruments } from '../engine/instruments.js';
 import type { NativeSystemInfo } from '../engine/native-addon.js';
 import { checkHardwareProfile } from '../hardware/check-profile.js';
@@ -15,6 +16,8 @@ export interface ProfileOptions {
   readonly name: string;
   readonly device: Device;
   readonly quick: boolean;
+  /** What this process may use. */
+  readonly limits: HostLimits;
   /** Emulated device: size of its arena. A real one: a cap below what is free. */
   readonly gpuMemoryBytes?: number | undefined;
   /** Emulated device: rate of each direction of its link. */
@@ -58,12 +61,13 @@ function capacity(value: number, source: 'measured' | 'set', note: string): Quan
 }
 
 function environment(options: ProfileOptions, system: NativeSystemInfo): Record<string, string | number> {
+  const { cpus, totalMemoryBytes, availableMemoryBytes } = options.limits;
   return {
     cpuName: system.cpuName,
     isa: system.isa,
-    numThreads: system.numCpus,
-    totalMemoryBytes: system.totalMemoryBytes,
-    availableMemoryBytes: system.availableMemoryBytes,
+    numThreads: cpus,
+    totalMemoryBytes,
+    availableMemoryBytes,
     diskDirectory: options.diskDirectory,
     dtype: DTYPE,
     node: options.nodeVersion,
@@ -123,7 +127,7 @@ export async function profileMachine(instruments: Instruments, options: ProfileO
   const cpuToDisk = await measureDisk(instruments, step, 'write', options.diskDirectory, effort);
   const links = await gpuLinks(instruments, step, options, effort);
   const gpuBytes = gpuCapacity(options, system);
-  const cpuBytes = system.availableMemoryBytes * USABLE_SHARE_OF_FREE_MEMORY;
+  const cpuBytes = options.limits.availableMemoryBytes * USABLE_SHARE_OF_FREE_MEMORY;
   const diskBytes = options.diskFreeBytes * USABLE_SHARE_OF_FREE_DISK;
   return checkHardwareProfile({
     schemaVersion: 1,

@@ -11,9 +11,6 @@ function machine(hasCuda: boolean, ...cudaDevices: NativeCudaDevice[]): NativeSy
     cpuName: 'some CPU',
     isa: 'generic',
     isas: ['generic'],
-    numCpus: 2,
-    totalMemoryBytes: 8e9,
-    availableMemoryBytes: 6e9,
     hasCuda,
     cudaDevices,
   };

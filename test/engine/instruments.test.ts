@@ -73,10 +73,8 @@ describeNative('instruments', () => {
 
   test('this machine', async () => {
     const info = await withInstruments((i) => i.systemInfo());
-    expect(info.numCpus).toBeGreaterThan(0);
     expect(info.isas).toContain(info.isa);
     expect(info.isas).toContain('generic');
-    expect(info.totalMemoryBytes).toBeGreaterThan(info.availableMemoryBytes);
   });
 
   test('a failure in between ends the process and comes through', async () => {

@@ -23,9 +23,6 @@ const SYSTEM: NativeSystemInfo = {
   cpuName: 'Known CPU',
   isa: 'generic',
   isas: ['generic'],
-  numCpus: 2,
-  totalMemoryBytes: 8e9,
-  availableMemoryBytes: 6e9,
   hasCuda: false,
   cudaDevices: [],
 };

@@ -6,6 +6,7 @@ const OPTIONS: ProfileOptions = {
   name: 'known',
   device: 'emulated',
   quick: true,
+  limits: { cpus: 2, totalMemoryBytes: 8e9, availableMemoryBytes: 6e9 },
   gpuMemoryBytes: 4 * 2 ** 20,
   linkBytesPerSecond: 200e6,
   diskDirectory: '/data',
@@ -40,11 +41,17 @@ describe('profileMachine', () => {
   it('says what was measured and what was set', async () => {
     const profile = await profileMachine(fakeInstruments(), OPTIONS);
     expect(profile.memory.gpuBytes).toMatchObject({ value: 4 * 2 ** 20, source: 'set' });
-    expect(profile.memory.cpuBytes.value).toBeLessThan(6e9);
+    expect(profile.memory.cpuBytes.value).toBeCloseTo(0.9 * 6e9, 0);
     expect(profile.memory.diskBytes.value).toBeLessThan(1e12);
     expect(profile.compute.cpu.launchSeconds.source).toBe('measured');
     expect(profile.description).toMatch(/^Emulated GPU/);
-    expect(profile.environment).toMatchObject({ cpuName: 'Known CPU', date: OPTIONS.date, linkBytesPerSecond: 200e6 });
+    expect(profile.environment).toMatchObject({
+      cpuName: 'Known CPU',
+      numThreads: 2,
+      totalMemoryBytes: 8e9,
+      date: OPTIONS.date,
+      linkBytesPerSecond: 200e6,
+    });
   });
 
   it('has no gpu tier on a plain CPU', async () => {

@@ -41,6 +41,7 @@ export function profileName(gpuName: string): string {
 }
 
 async function measure(given: Options<typeof options>, out: string, context: Context) {
+  const { hostLimits } = await import('../../engine/host-limits.js');
   const { withInstruments } = await import('../../engine/instruments.js');
   const { profileMachine } = await import('../../profiler/profile-machine.js');
   const { resolveDevice } = await import('../device.js');
@@ -57,6 +58,7 @@ async function measure(given: Options<typeof options>, out: string, context: Con
         name: given.name ?? (gpu ? profileName(gpu.name) : basename(out, '.json')),
         device,
         quick: given.quick ?? false,
+        limits: hostLimits(),
         gpuMemoryBytes: given.gpuMemory ?? (device === 'emulated' ? DEFAULT_GPU_MEMORY_BYTES : undefined),
         linkBytesPerSecond: given.linkBandwidth ?? DEFAULT_LINK_BYTES_PER_SECOND,
         diskDirectory,
