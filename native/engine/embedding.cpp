@@ -1,6 +1,9 @@
 #include "engine/embedding.h"
 
 #include <algorithm>
+#include <string>
+
+#include "core/error.h"
 
 namespace flexplan {
 namespace {
@@ -27,6 +30,10 @@ void EmbeddingReader::gather(Phase phase, const LayerWeights& layer, const Matri
   const int64_t memoryRows = gpuRows + matrix.tierRows[Tier::kCpu];
   for (const int32_t id : rows) {
     const int64_t row = id + rowOffset;
+    if (row < 0 || row >= matrix.rows)
+      throw Error(ErrorCode::kBadInput, "expected a row of " + matrix.role + " below " + std::to_string(matrix.rows) +
+                                            ", got " + std::to_string(row) +
+                                            "; check the prompts and the model's configuration");
     if (row < gpuRows) {
       inPlace.push_back({out, layer.homes[Tier::kGpu].data() + matrix.homeOffset[Tier::kGpu] + row * matrix.rowBytes,
                          matrix.rowBytes});

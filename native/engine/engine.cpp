@@ -34,10 +34,11 @@ void checkSlots(const EngineConfig& config, const std::vector<Tier>& tiers) {
 void checkSparseValues(const EngineConfig& config) {
   const double fraction = config.sparseValueFraction;
   if (!(fraction > 0 && fraction <= 1))
-    throw Error(ErrorCode::kBadInput, "expected a sparseValueFraction above 0 and at most 1, got " + std::to_string(fraction) +
-                                          "; correct the policy");
+    throw Error(ErrorCode::kBadInput, "expected a sparseValueFraction above 0 and at most 1, got " +
+                                          std::to_string(fraction) + "; correct the policy");
   if (fraction < 1 && config.device == DeviceKind::kCuda)
-    throw Error(ErrorCode::kUnsupported, "expected sparseValueFraction 1 on a cuda device, got " + std::to_string(fraction) +
+    throw Error(ErrorCode::kUnsupported, "expected sparseValueFraction 1 on a cuda device, got " +
+                                             std::to_string(fraction) +
                                              "; leave it out of the policy, or run on the cpu or emulated device");
 }
 

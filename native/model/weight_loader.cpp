@@ -29,6 +29,17 @@ bool isQuantizable(const std::string& role) { return !isTable(role) && role != "
                                         std::to_string(got) + "; check that the files belong to the configuration");
 }
 
+// No row or column is smaller than a byte, so nothing here can overflow.
+void checkWithinFile(const TensorSource& source, int64_t fileBytes) {
+  if (source.rows <= 0 || source.cols <= 0) badTensor(source, "rows and columns", std::min(source.rows, source.cols));
+  if (source.byteOffset < 0 || source.byteOffset > fileBytes || source.cols > fileBytes ||
+      source.rows > (fileBytes - source.byteOffset) / fileRowBytes(source))
+    badTensor(source,
+              "a file that holds its " + std::to_string(source.rows) + " rows from byte " +
+                  std::to_string(source.byteOffset) + " on",
+              fileBytes);
+}
+
 }  // namespace
 
 WeightLoader::WeightLoader(Weights& weights, const ModelShape& shape, const std::vector<TensorSource>& tensors,
@@ -84,12 +95,9 @@ void WeightLoader::plan() {
   for (const TensorSource& source : tensors_) {
     if (source.layer < 0 || source.layer >= shape_.numScheduleLayers())
       badTensor(source, "a schedule layer below " + std::to_string(shape_.numScheduleLayers()), source.layer);
-    if (source.rows <= 0 || source.cols <= 0) badTensor(source, "rows and columns", std::min(source.rows, source.cols));
     const auto [file, isNew] = weights_.files_.try_emplace(source.path);
     if (isNew) file->second = DirectFile::openForReading(source.path);
-    const int64_t end = source.byteOffset + source.rows * fileRowBytes(source);
-    if (end > file->second.sizeBytes())
-      badTensor(source, "a file of at least " + std::to_string(end) + " bytes", file->second.sizeBytes());
+    checkWithinFile(source, file->second.sizeBytes());
     chunkBytes_ = std::max(chunkBytes_, std::min(kMaxChunkBytes, source.rows * fileRowBytes(source)));
     chunkBytes_ = std::max(chunkBytes_, fileRowBytes(source));
     if (isVector(source)) {
