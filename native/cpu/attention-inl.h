@@ -45,7 +45,7 @@ struct AttentionScratch {
       : dim(roundUp(u.shape.headDim, kGroup)),
         rowsPerKvHead((u.queryEnd - u.queryBegin) * (u.shape.numHeads / u.shape.numKvHeads)),
         scoreStride(isSparse(u) ? roundUp(unitPositions(u).end - unitPositions(u).begin, kAttentionChunk) : kAttentionChunk),
-        layout(layoutOf<FloatUnits>(rowsPerKvHead, u.shape.headDim, rowsPerKvHead <= kMostFewQueries)) {
+        layout(layoutOf<FloatUnits>(rowsPerKvHead, u.shape.headDim, kMostFewQueries)) {
     const int64_t kvHeads = u.kvHeadEnd - u.kvHeadBegin;
     const int64_t rows = kvHeads * rowsPerKvHead;
     if (!tiled()) layout.stride = dim;
@@ -67,7 +67,7 @@ struct AttentionScratch {
     floats = used;
   }
 
-  bool tiled() const { return layout.tileTokens > 1; }
+  bool tiled() const { return layout.order != TokenOrder::kRows; }
   int64_t packedFloats() const { return (rowsPerKvHead + layout.tileTokens - 1) / layout.tileTokens * layout.stride; }
 };
 

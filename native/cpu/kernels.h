@@ -25,13 +25,18 @@ struct RowBlock {
   int64_t rows, cols;
 };
 
-// How the tokens of a product lie in memory. A kernel set knows best: few tokens as rows, many as tiles of transposed tokens.
+// What lies next to what: tokens as rows, tiles of a vector of units of each of its tokens after the other, or tiles of transposed
+// tokens: unit after unit, slot by slot (see product-inl.h).
+enum class TokenOrder { kRows, kUnits, kTokens };
+
+// How the tokens of a product lie in memory. A kernel set knows best.
 struct TokenLayout {
-  int64_t tileTokens;  // 1: rows
+  TokenOrder order;
+  int64_t tileTokens;  // kRows: 1
   int64_t stride;      // floats from one tile (row) to the next
   bool pairs;          // of bf16 in place of floats
   // Rows of fp32 are multiplied where they lie, with any stride.
-  bool asGiven() const { return tileTokens == 1 && !pairs; }
+  bool asGiven() const { return order == TokenOrder::kRows && !pairs; }
 };
 
 // out[t, r] = sum_c x[t, c] * weight[r, c] + bias[r] (bias may be null)
@@ -43,7 +48,7 @@ struct Product {
   int64_t tokens;
   float* out;
   int64_t outStride;
-  float* panel;  // kPanelFloats of scratch
+  float* panel;  // kPanelFloats of scratch, enough for kPanelRows rows
 };
 
 // Queries [queryBegin, queryEnd) of all heads that use KV heads [kvHeadBegin, kvHeadEnd).

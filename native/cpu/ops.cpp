@@ -70,7 +70,7 @@ struct PackedTokens {
 
   bool operator==(const PackedTokens& other) const {
     return from == other.from && fromStride == other.fromStride && cols == other.cols &&
-           layout.tileTokens == other.layout.tileTokens && layout.pairs == other.layout.pairs;
+           layout.order == other.layout.order && layout.pairs == other.layout.pairs;
   }
   int64_t numTiles() const { return ceilDivide(tokens, layout.tileTokens); }
   int64_t floats() const { return layout.asGiven() ? 0 : numTiles() * layout.stride; }
@@ -132,12 +132,12 @@ class PackedMatmuls {
   const PackedTokens& tokensOf(const Matmul& op) const { return packed_[packedOf_[static_cast<size_t>(&op - ops_.data())]]; }
   // Whether weights are packed, too.
   bool inTiles() const {
-    return std::any_of(packed_.begin(), packed_.end(), [](const PackedTokens& p) { return p.layout.tileTokens > 1; });
+    return std::any_of(packed_.begin(), packed_.end(), [](const PackedTokens& p) { return p.layout.order == TokenOrder::kTokens; });
   }
   int64_t mostTiles() const {
     int64_t most = 1;
     for (const PackedTokens& p : packed_)
-      if (p.layout.tileTokens > 1) most = std::max(most, p.numTiles());
+      if (p.layout.order == TokenOrder::kTokens) most = std::max(most, p.numTiles());
     return most;
   }
 

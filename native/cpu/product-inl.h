@@ -2,84 +2,105 @@
 //
 // A unit is what one 32-bit lane holds: one fp32 column, or a pair of bf16 columns. The order of additions is the same on both ways
 // below: in a block of kBlockUnits units, lane l chains the products of units l, l + kLanes, ...; the lanes' chains are added as
-// sumLanes says; then the block is added to the output. Few tokens: lanes are units, nothing is moved. Many tokens: lanes are rows,
-// which reads least per multiply-add, but needs weights and tokens transposed.
+// sumLanes says; then the block is added to the output. Few tokens: lanes are units, and weights are multiplied as they lie. Many
+// tokens: lanes are rows, which costs least per multiply-add, but needs weights and tokens transposed.
 
 constexpr int64_t kBlockSteps = kBlockUnits / kLanes;
 
 // ---- Few tokens ----------------------------------------------------------------------------------------------------------
 
-// As many rows as make kLanes accumulators with kTokens tokens: their sums come at once.
-template <typename Units, DataType kType, int kTokens>
-struct FewTokens {
-  static constexpr int kRows = kLanes / kTokens;
+// Up to so many tokens are multiplied as rows: memory is the limit.
+constexpr int64_t kMostRows = 4;
+
+// The chains of kTokens x kRows output elements, in registers.
+template <typename Units, DataType kType, int kTokens, int kRows, TokenOrder kOrder>
+struct Chains {
+  static constexpr int kCount = kTokens * kRows;
+  static constexpr int kSums = (kCount + kLanes - 1) / kLanes;  // vectors that hold one sum of each
   static constexpr int kVecs = Units::kVecs;
-  static constexpr int64_t kGroupUnits = kVecs * kLanes;
   const std::byte* rows[kRows];
-  const float* x[kTokens];
+  const float* x[kOrder == TokenOrder::kRows ? kTokens : 1];
   int64_t ahead;    // bytes to what comes next from memory
-  Vec acc[kLanes];  // [kTokens][kRows]
+  Vec acc[kCount];  // [kTokens][kRows]
 
-  // Rows and tokens that do not exist repeat the last one.
-  FewTokens(const Product& p, int64_t row, int64_t token) {
+  // Rows and tokens that do not exist repeat the last one. tokens: the first tile's, or row's.
+  Chains(const Product& p, int64_t row, const float* tokens, int64_t bytesAhead) : ahead(bytesAhead) {
     for (int r = 0; r < kRows; ++r) rows[r] = p.weight.data + smaller(row + r, p.weight.rows - 1) * p.weight.stride;
-    for (int t = 0; t < kTokens; ++t) x[t] = p.x + smaller(token + t, p.tokens - 1) * p.layout.stride;
-    ahead = token + kTokens >= p.tokens ? kRows * p.weight.stride : 0;
+    x[0] = tokens;
+    if constexpr (kOrder == TokenOrder::kRows)
+      for (int t = 1; t < kTokens; ++t) x[t] = tokens + smaller(t, p.tokens - 1) * p.layout.stride;
   }
 
-  // [kTokens][kRows]
-  static Vec biases(const float* bias, int64_t numRows) {
-    if (bias == nullptr) return zero();
-    float values[kLanes];
-    for (int i = 0; i < kLanes; ++i) values[i] = bias[smaller(i % kRows, numRows - 1)];
-    return load(values);
+  // Units [vec * kLanes, ...) of a token.
+  const float* unitsOf(int t, int64_t vec) const {
+    if constexpr (kOrder == TokenOrder::kRows) return x[t] + vec * kLanes;
+    return x[0] + (vec * kTokens + t) * kLanes;
   }
 
-  static void write(Vec sums, int64_t numRows, int64_t numTokens, float* out, int64_t stride) {
-    float values[kLanes];
-    store(values, sums);
-    for (int t = 0; t < smaller(kTokens, numTokens); ++t)
-      __builtin_memcpy(out + t * stride, values + t * kRows, static_cast<size_t>(smaller(kRows, numRows)) * sizeof(float));
-  }
-
-  // The sums of one block, [kTokens][kRows].
-  Vec multiplyBlock(int64_t beginGroup, int64_t cols) {
+  // The block's sums are added to `sums`, [kTokens][kRows].
+  void addBlock(int64_t beginGroup, int64_t cols, Vec sums[kSums]) {
+#pragma GCC unroll 32
     for (Vec& v : acc) v = zero();
     const int64_t endGroup = beginGroup + cols / kGroup;
     for (int64_t group = beginGroup; group < endGroup; ++group) multiplyGroup(group);
     if (cols % kGroup > 0) multiplyTail(endGroup, cols % kGroup);
-    return sumLanes(acc);
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount / kLanes; ++i) sums[i] = add(sums[i], sumLanes(acc + i * kLanes));
+    if constexpr (kCount % kLanes > 0) {
+      static_assert(kCount % kLanes <= kLanes / 2, "a rest of chains is summed as half a vector");
+      Vec rest[kLanes / 2] = {};
+#pragma GCC unroll 16
+      for (int i = 0; i < kCount % kLanes; ++i) rest[i] = acc[kCount / kLanes * kLanes + i];
+      sums[kSums - 1] = add(sums[kSums - 1], sumLanesOfHalf(rest));
+    }
   }
 
-  // Rows share the tokens' loads as far as the registers go.
+  // Rows share the tokens' loads, or tokens the rows' conversion, as far as the registers go.
   void multiplyGroup(int64_t group) {
-    if constexpr (kType != DataType::kInt4) {
-      constexpr int64_t kVecBytes = groupBytes<kType>() / kVecs;
+    if constexpr (kType == DataType::kInt4) return multiplyInt4Group(group);
 #pragma GCC unroll 4
-      for (int i = 0; i < kVecs; ++i) {
+    for (int i = 0; i < kVecs; ++i) {
+      if constexpr (kTokens <= kRows) {
         Vec xs[kTokens];
-        for (int t = 0; t < kTokens; ++t) xs[t] = load(x[t] + group * kGroupUnits + i * kLanes);
+        for (int t = 0; t < kTokens; ++t) xs[t] = load(unitsOf(t, group * kVecs + i));
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
-          const std::byte* p = rows[r] + group * groupBytes<kType>() + i * kVecBytes;
-          if (i * kVecBytes % 64 == 0) __builtin_prefetch(p + ahead, 0, 2);
-          const Vec w = Units::template decodeVec<kType>(p);
+          const Vec w = decodeRow(r, group, i);
 #pragma GCC unroll 4
           for (int t = 0; t < kTokens; ++t) acc[t * kRows + r] = Units::multiplyAdd(w, xs[t], acc[t * kRows + r]);
         }
-      }
-    } else {
+      } else {
+        Vec w[kRows];
 #pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) {
-        Vec w[kVecs];
-        __builtin_prefetch(rows[r] + group * groupBytes<kType>() + ahead, 0, 2);
-        Units::template decodeGroup<kType>(rows[r] + group * groupBytes<kType>(), w);
+        for (int r = 0; r < kRows; ++r) w[r] = decodeRow(r, group, i);
 #pragma GCC unroll 16
-        for (int i = 0; i < kVecs; ++i)
-#pragma GCC unroll 4
-          for (int t = 0; t < kTokens; ++t)
-            acc[t * kRows + r] = Units::multiplyAdd(w[i], load(x[t] + group * kGroupUnits + i * kLanes), acc[t * kRows + r]);
+        for (int t = 0; t < kTokens; ++t) {
+          const Vec xs = inRegister(load(unitsOf(t, group * kVecs + i)));
+#pragma GCC unroll 16
+          for (int r = 0; r < kRows; ++r) acc[t * kRows + r] = Units::multiplyAdd(w[r], xs, acc[t * kRows + r]);
+        }
       }
+    }
+  }
+
+  Vec decodeRow(int r, int64_t group, int i) const {
+    constexpr int64_t kVecBytes = groupBytes<kType>() / kVecs;
+    const std::byte* p = rows[r] + group * groupBytes<kType>() + i * kVecBytes;
+    if (i * kVecBytes % 64 == 0) __builtin_prefetch(p + ahead, 0, 2);
+    return Units::template decodeVec<kType>(p);
+  }
+
+  void multiplyInt4Group(int64_t group) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      Vec w[kVecs];
+      __builtin_prefetch(rows[r] + group * groupBytes<kType>() + ahead, 0, 2);
+      Units::template decodeGroup<kType>(rows[r] + group * groupBytes<kType>(), w);
+#pragma GCC unroll 16
+      for (int i = 0; i < kVecs; ++i)
+#pragma GCC unroll 16
+        for (int t = 0; t < kTokens; ++t)
+          acc[t * kRows + r] = Units::multiplyAdd(w[i], load(unitsOf(t, group * kVecs + i)), acc[t * kRows + r]);
     }
   }
 
@@ -91,29 +112,94 @@ struct FewTokens {
       Vec w[kVecs];
       decodeTail<Units, kType>(rows[r] + group * groupBytes<kType>(), cols, w);
       for (int i = 0; i * kLanes < units; ++i)
-#pragma GCC unroll 4
+#pragma GCC unroll 16
         for (int t = 0; t < kTokens; ++t) {
-          const Vec xs = loadUpTo(x[t] + group * kGroupUnits + i * kLanes, units - i * kLanes);
+          const Vec xs = loadUpTo(unitsOf(t, group * kVecs + i), units - i * kLanes);
           acc[t * kRows + r] = Units::multiplyAdd(w[i], xs, acc[t * kRows + r]);
         }
     }
   }
 };
 
-template <typename Units, DataType kType, int kTokens>
-void multiplyFewTokens(const Product& p, int64_t row, int64_t token) {
-  constexpr int64_t kBlockColumns = kBlockUnits * Units::kColumns;
-  FewTokens<Units, kType, kTokens> few(p, row, token);
-  Vec sums = few.biases(p.bias != nullptr ? p.bias + row : nullptr, p.weight.rows - row);
-  for (int64_t col = 0; col < p.weight.cols; col += kBlockColumns)
-    sums = add(sums, few.multiplyBlock(col / kGroup, smaller(kBlockColumns, p.weight.cols - col)));
-  few.write(sums, p.weight.rows - row, p.tokens - token, p.out + token * p.outStride + row, p.outStride);
-}
+// Sums of [kTokens][kRows] output elements, in as many vectors as they fill.
+template <int kTokens, int kRows>
+struct Sums {
+  static constexpr int kVecs = (kTokens * kRows + kLanes - 1) / kLanes;
 
+  static void start(const float* bias, int64_t numRows, Vec sums[kVecs]) {
+    float values[kVecs * kLanes] = {};
+    if (bias != nullptr)
+      for (int i = 0; i < kTokens * kRows; ++i) values[i] = bias[smaller(i % kRows, numRows - 1)];
+    for (int i = 0; i < kVecs; ++i) sums[i] = load(values + i * kLanes);
+  }
+
+  static void write(const Vec sums[kVecs], int64_t numRows, int64_t numTokens, float* out, int64_t stride) {
+    float values[kVecs * kLanes];
+    for (int i = 0; i < kVecs; ++i) store(values + i * kLanes, sums[i]);
+    for (int t = 0; t < smaller(kTokens, numTokens); ++t)
+      __builtin_memcpy(out + t * stride, values + t * kRows, static_cast<size_t>(smaller(kRows, numRows)) * sizeof(float));
+  }
+};
+
+// Up to kMostRows tokens: as many rows as make kLanes chains, whose sums come at once, from their first to their last column.
 template <typename Units, DataType kType, int kTokens>
 void multiplyFewTokens(const Product& p) {
-  for (int64_t row = 0; row < p.weight.rows; row += kLanes / kTokens)
-    for (int64_t token = 0; token < p.tokens; token += kTokens) multiplyFewTokens<Units, kType, kTokens>(p, row, token);
+  constexpr int64_t kBlockColumns = kBlockUnits * Units::kColumns;
+  constexpr int kRows = kLanes / kTokens;
+  for (int64_t row = 0; row < p.weight.rows; row += kRows) {
+    Chains<Units, kType, kTokens, kRows, TokenOrder::kRows> chains(p, row, p.x, kRows * p.weight.stride);
+    Vec sums[1];
+    Sums<kTokens, kRows>::start(p.bias != nullptr ? p.bias + row : nullptr, p.weight.rows - row, sums);
+    for (int64_t col = 0; col < p.weight.cols; col += kBlockColumns)
+      chains.addBlock(col / kGroup, smaller(kBlockColumns, p.weight.cols - col), sums);
+    Sums<kTokens, kRows>::write(sums, p.weight.rows - row, p.tokens, p.out + row, p.outStride);
+  }
+}
+
+// One block of all rows and of one tile of tokens, which stays in the L1 cache. Sums wait in `kept` for the next block.
+template <typename Units, DataType kType, int kTokens>
+float* multiplyTokenTile(const Product& p, int64_t token, int64_t col, float* kept) {
+  constexpr int kRows = kFewChains / kTokens;
+  using TileChains = Chains<Units, kType, kTokens, kRows, TokenOrder::kUnits>;
+  const float* x = p.x + token / kTokens * p.layout.stride;
+  const int64_t cols = smaller(kBlockUnits * Units::kColumns, p.weight.cols - col);
+  const bool last = col + cols == p.weight.cols;
+  for (int64_t row = 0; row < p.weight.rows; row += kRows, kept += TileChains::kSums * kLanes) {
+    // The first tile brings the rows that come next into the L2 cache, where the others find them.
+    TileChains chains(p, row, x, token == 0 ? kRows * p.weight.stride : 0);
+    Vec sums[TileChains::kSums];
+    if (col == 0) Sums<kTokens, kRows>::start(p.bias != nullptr ? p.bias + row : nullptr, p.weight.rows - row, sums);
+    for (int i = 0; col > 0 && i < TileChains::kSums; ++i) sums[i] = load(kept + i * kLanes);
+    chains.addBlock(col / kGroup, cols, sums);
+    for (int i = 0; !last && i < TileChains::kSums; ++i) store(kept + i * kLanes, sums[i]);
+    if (!last) continue;
+    Sums<kTokens, kRows>::write(sums, p.weight.rows - row, p.tokens - token, p.out + token * p.outStride + row, p.outStride);
+  }
+  return kept;
+}
+
+// Calls tile.operator()<kTokens>() for tokens in 1..kMost known only at run time.
+template <int kMost, typename Tile>
+inline void withTokens(int64_t tokens, Tile&& tile) {
+  if constexpr (kMost > 1) {
+    if (tokens < kMost) return withTokens<kMost - 1>(tokens, tile);
+  }
+  tile.template operator()<kMost>();
+}
+
+// More tokens: block after block, so that a tile's tokens are read from the L1 cache and the rows come from memory once.
+template <typename Units, DataType kType>
+void multiplyTokenTiles(const Product& p) {
+  withTokens<kFewTileTokens>(p.layout.tileTokens, [&]<int kTokens>() {
+    // More than kMostRows tokens make no smaller tiles.
+    if constexpr (kTokens > 2) {
+      for (int64_t col = 0; col < p.weight.cols; col += kBlockUnits * Units::kColumns) {
+        float* kept = p.panel;
+        for (int64_t token = 0; token < p.tokens; token += kTokens)
+          kept = multiplyTokenTile<Units, kType, kTokens>(p, token, col, kept);
+      }
+    }
+  });
 }
 
 template <typename Units, DataType kType>
@@ -205,15 +291,6 @@ void multiplyTile(const TilePair& p, const Output& o) {
   writeTile<kTokens>(waiting[kLaneLevels], o);
 }
 
-// Calls tile.operator()<kTokens>() for tokens in 1..kMost known only at run time.
-template <int kMost, typename Tile>
-inline void withTokens(int64_t tokens, Tile&& tile) {
-  if constexpr (kMost > 1) {
-    if (tokens < kMost) return withTokens<kMost - 1>(tokens, tile);
-  }
-  tile.template operator()<kMost>();
-}
-
 // Stores kLanes units of kLanes rows, of which `rows` count, as one step of a packed block.
 inline void storeSquare(Vec v[kLanes], int64_t rows, int64_t slotStride, float* out) {
   transpose(v);
@@ -303,7 +380,11 @@ void multiplyTiles(const Product& p) {
 
 template <typename Units, DataType kType>
 void multiplyUnits(const Product& p) {
-  p.layout.tileTokens == 1 ? multiplyRows<Units, kType>(p) : multiplyTiles<Units, kType>(p);
+  switch (p.layout.order) {
+    case TokenOrder::kRows: return multiplyRows<Units, kType>(p);
+    case TokenOrder::kUnits: return multiplyTokenTiles<Units, kType>(p);
+    case TokenOrder::kTokens: return multiplyTiles<Units, kType>(p);
+  }
 }
 
 void multiply(const Product& p) {
@@ -313,26 +394,32 @@ void multiply(const Product& p) {
 // ---- Tokens ----------------------------------------------------------------------------------------------------------------
 
 template <typename Units>
-TokenLayout layoutOf(int64_t tokens, int64_t cols, bool few) {
+TokenLayout layoutOf(int64_t tokens, int64_t cols, int64_t mostFew) {
   constexpr bool kPairs = Units::kColumns == 2;
-  if (few) return {1, roundUp(cols, 2 * kGroup) / Units::kColumns, kPairs};
-  const int64_t tiles = (tokens + kTileTokens - 1) / kTileTokens;
+  const int64_t rowUnits = roundUp(cols, 2 * kGroup) / Units::kColumns;
+  if (tokens <= kMostRows) return {TokenOrder::kRows, 1, rowUnits, kPairs};
+  const bool few = tokens <= mostFew;
+  const int64_t mostTileTokens = few ? kFewTileTokens : kTileTokens;
+  const int64_t tiles = (tokens + mostTileTokens - 1) / mostTileTokens;
   const int64_t tileTokens = larger(2, (tokens + tiles - 1) / tiles);
+  if (few) return {TokenOrder::kUnits, tileTokens, tileTokens * rowUnits, kPairs};
   const int64_t blocks = (cols + kBlockUnits * Units::kColumns - 1) / (kBlockUnits * Units::kColumns);
-  return {tileTokens, blocks * blockSteps<Units>(cols) * kLanes * tileTokens, kPairs};
+  return {TokenOrder::kTokens, tileTokens, blocks * blockSteps<Units>(cols) * kLanes * tileTokens, kPairs};
 }
 
 TokenLayout tokenLayout(DataType weight, int64_t tokens, int64_t cols, bool exact) {
-  const bool few = tokens <= mostFewTokens(weight);
   TokenLayout layout{};
-  withUnits(weight, multipliesPairs(weight) && !exact, [&]<typename Units, DataType kType>() { layout = layoutOf<Units>(tokens, cols, few); });
+  withUnits(weight, multipliesPairs(weight) && !exact,
+            [&]<typename Units, DataType kType>() { layout = layoutOf<Units>(tokens, cols, mostFewTokens(weight)); });
   return layout;
 }
 
+// Tokens one after the other, vector by vector. One token: a row.
 template <typename Units>
-void packRow(const float* x, int64_t cols, float* out) {
+void packVectors(const float* x, int64_t xStride, int64_t tokens, int64_t cols, int64_t tileTokens, float* out) {
   for (int64_t col = 0; col < cols; col += kLanes * Units::kColumns)
-    store(out + col / Units::kColumns, Units::fromFloats(x + col, cols - col));
+    for (int64_t t = 0; t < tileTokens; ++t, out += kLanes)
+      store(out, t < tokens ? Units::fromFloats(x + t * xStride + col, cols - col) : zero());
 }
 
 template <typename Units>
@@ -350,9 +437,11 @@ void packTile(const float* x, int64_t xStride, int64_t tokens, int64_t cols, con
 
 template <typename Units>
 void packUnits(const float* x, int64_t xStride, int64_t tokens, int64_t cols, const TokenLayout& layout, float* out) {
-  for (int64_t t = 0; t < tokens; t += layout.tileTokens, out += layout.stride)
-    layout.tileTokens == 1 ? packRow<Units>(x + t * xStride, cols, out)
-                           : packTile<Units>(x + t * xStride, xStride, smaller(layout.tileTokens, tokens - t), cols, layout, out);
+  for (int64_t t = 0; t < tokens; t += layout.tileTokens, out += layout.stride, x += layout.tileTokens * xStride) {
+    const int64_t inTile = smaller(layout.tileTokens, tokens - t);
+    layout.order == TokenOrder::kTokens ? packTile<Units>(x, xStride, inTile, cols, layout, out)
+                                        : packVectors<Units>(x, xStride, inTile, cols, layout.tileTokens, out);
+  }
 }
 
 void packTokens(const float* x, int64_t xStride, int64_t tokens, int64_t cols, const TokenLayout& layout, float* out) {

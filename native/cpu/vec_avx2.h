@@ -15,11 +15,14 @@ constexpr int kLanes = 8;
 constexpr int kLaneLevels = 3;  // kLanes = 2^kLaneLevels
 // Tokens of a product's tile: 6 x 2 accumulators, 2 weights and one x are 15 of 16 registers.
 constexpr int kTileTokens = 6;
+// Accumulators of a product with few tokens, and most tokens that share a weight: 12, 2 weights and one x are 15 of 16 registers.
+constexpr int kFewChains = 12, kFewTileTokens = 6;
 // Query rows that share V in registers: 1 x 8 accumulators.
 constexpr int kFewTokens = 1;
 
-// Up to so many tokens, converting the weights again for every 4 of them costs less than packing them (measured).
-constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 4 : 8; }
+// Up to so many tokens, converting the weights again for every kFewTileTokens of them costs less than packing them
+// (measured).
+constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 4 : 32; }
 
 // The order in which lanes are summed (see sumLanes): the middle two of each four change places. Its own inverse.
 constexpr int64_t slotOfLane(int64_t lane) { return lane ^ ((lane ^ lane >> 1) & 1) * 3; }
@@ -33,6 +36,12 @@ inline Vec load(const float* p) { return _mm256_loadu_ps(p); }
 inline Vec loadPartial(const float* p, int64_t n) { return _mm256_maskload_ps(p, firstLanes(n)); }
 inline void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
 inline void storePartial(float* p, int64_t n, Vec v) { _mm256_maskstore_ps(p, firstLanes(n), v); }
+
+// Loaded once for several uses, where the compiler would load it for each.
+inline Vec inRegister(Vec v) {
+  asm("" : "+x"(v));
+  return v;
+}
 
 inline Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 inline Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
@@ -120,6 +129,15 @@ inline Vec sumLanes(const Vec v[8]) {
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) c[i] = add(_mm256_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm256_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
   return add(_mm256_permute2f128_ps(c[0], c[1], 0x20), _mm256_permute2f128_ps(c[0], c[1], 0x31));
+}
+
+// Lanes 0 to 3: as sumLanes.
+inline Vec sumLanesOfHalf(const Vec v[4]) {
+  Vec b[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) b[i] = add(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+  const Vec c = add(_mm256_shuffle_ps(b[0], b[1], 0x44), _mm256_shuffle_ps(b[0], b[1], 0xee));
+  return add(c, _mm256_permute2f128_ps(c, c, 0x01));
 }
 
 // One group of 8 rows, transposed: row r of column c at out[slotOfLane(c % 8) * slotStride + c / 8 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).

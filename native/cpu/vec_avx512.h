@@ -15,15 +15,17 @@ constexpr int kLanes = 16;
 constexpr int kLaneLevels = 4;  // kLanes = 2^kLaneLevels
 // Tokens of a product's tile: 14 x 2 accumulators, 2 weights and one x are 31 of 32 registers.
 constexpr int kTileTokens = 14;
+// Accumulators of a product with few tokens, and most tokens that share a weight: 24, 3 weights and one x are 28 of 32 registers.
+constexpr int kFewChains = 24, kFewTileTokens = 8;
 // Query rows that share V in registers: 4 x 4 accumulators and 4 vectors of V.
 constexpr int kFewTokens = 4;
 
-// Up to so many tokens, converting the weights again for every 4 of them costs less than packing them. Measured for fp32; for
-// pairs counted in instructions: 16-bit weights need no conversion, 4-bit ones less.
+// Up to so many tokens, converting the weights again for every kFewTileTokens of them costs less than packing them. Measured;
+// for pairs with their dot product in software: in hardware multiplying costs less beside packing, so no fewer.
 #if defined(FLEXPLAN_PAIRS)
-constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 8 : 28; }
+constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 8 : 64; }
 #else
-constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 6 : 20; }
+constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 6 : 56; }
 #endif
 
 // The order in which lanes are summed (see sumLanes): the middle two of each four change places. Its own inverse.
@@ -36,6 +38,12 @@ inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
 inline Vec loadPartial(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(firstLanes(n), p); }
 inline void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
 inline void storePartial(float* p, int64_t n, Vec v) { _mm512_mask_storeu_ps(p, firstLanes(n), v); }
+
+// Loaded once for several uses, where the compiler would load it for each.
+inline Vec inRegister(Vec v) {
+  asm("" : "+v"(v));
+  return v;
+}
 
 inline Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 inline Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
@@ -115,6 +123,17 @@ inline Vec sumLanes(const Vec v[16]) {
   for (int i = 0; i < 4; ++i) c[i] = add(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
   const auto fours = [](Vec x, Vec y) { return add(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd)); };
   return fours(fours(c[0], c[1]), fours(c[2], c[3]));
+}
+
+// Lanes 0 to 7: as sumLanes.
+inline Vec sumLanesOfHalf(const Vec v[8]) {
+  Vec b[4], c[2];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) b[i] = add(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) c[i] = add(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
+  const Vec fours = add(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xdd));
+  return add(_mm512_shuffle_f32x4(fours, fours, 0x88), _mm512_shuffle_f32x4(fours, fours, 0xdd));
 }
 
 // One group of 16 rows, transposed: row r of column c at out[slotOfLane(c % 16) * slotStride + c / 16 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).

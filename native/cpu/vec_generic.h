@@ -18,9 +18,13 @@ constexpr int kLanes = 4;
 constexpr int kLaneLevels = 2;  // kLanes = 2^kLaneLevels
 // Tokens of a product's tile: 4 x 2 accumulators, 2 weights, one x and a product are 12 of the 16 registers that most machines have.
 constexpr int kTileTokens = 4;
+// Accumulators of a product with few tokens, and most tokens that share a weight.
+constexpr int kFewChains = 8, kFewTileTokens = 4;
+// Query rows that share V in registers.
 constexpr int kFewTokens = 1;
 
-// Up to so many tokens, converting the weights again for every 4 of them costs less than packing them (measured).
+// Up to so many tokens, converting the weights again for every kFewTileTokens of them costs less than packing them
+// (measured).
 constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 4 : 8; }
 
 // The order in which lanes are summed (see sumLanes): the middle two of each four change places. Its own inverse.
@@ -37,6 +41,7 @@ inline Vec loadPartial(const float* p, int64_t n) {
   std::memcpy(&v, p, static_cast<size_t>(n) * sizeof(float));
   return v;
 }
+inline Vec inRegister(Vec v) { return v; }
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof(v)); }
 inline void storePartial(float* p, int64_t n, Vec v) { std::memcpy(p, &v, static_cast<size_t>(n) * sizeof(float)); }
 
@@ -103,6 +108,12 @@ inline Vec sumLanes(const Vec v[4]) {
   Vec columns[4] = {v[0], v[1], v[2], v[3]};
   transpose(columns);
   return (columns[0] + columns[2]) + (columns[1] + columns[3]);
+}
+
+// Lanes 0 and 1: as sumLanes.
+inline Vec sumLanesOfHalf(const Vec v[2]) {
+  const Vec all[4] = {v[0], v[1], v[0], v[1]};
+  return sumLanes(all);
 }
 
 // One group of 4 rows, transposed: row r of column c at out[slotOfLane(c % 4) * slotStride + c / 4 * stepStride + r].

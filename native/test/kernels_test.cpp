@@ -109,7 +109,8 @@ void testMatmulBits(Checks& checks) {
   Random random(2);
   std::array<ThreadPool, 4> pools{ThreadPool(1), ThreadPool(2), ThreadPool(3), ThreadPool(4)};
   for (const DataType type : kTypes)
-    for (const auto [tokens, rows, cols] : {std::array<int64_t, 3>{67, 45, 200}, {9, 130, 1100}, {5, 1000, 64}, {70, 7, 2085}}) {
+    for (const auto [tokens, rows, cols] :
+         {std::array<int64_t, 3>{67, 45, 200}, {9, 130, 1100}, {5, 1000, 64}, {70, 7, 2085}, {31, 64, 1040}}) {
       const MatmulCase c(random, type, tokens, rows, cols);
       const std::vector<float> all = c.run(pools[0]);
       for (ThreadPool& pool : pools) {
@@ -117,7 +118,7 @@ void testMatmulBits(Checks& checks) {
         const int64_t first = random.below(rows + 1), second = random.below(rows - first + 1);
         checks.that(sameBits(all, c.run(pool, {first, second})), named("matmul pieces", type, {first, second, rows, cols}));
       }
-      for (int64_t count = 1; count <= 8; ++count) {
+      for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15, 27, 40}) {
         std::vector<float> parts;
         for (int64_t t = 0; t < tokens; t += count) {
           const auto part = c.run(pools[3], {0, 0}, t, std::min(count, tokens - t));
