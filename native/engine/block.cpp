@@ -62,22 +62,13 @@ std::vector<Block> zigzagBlocks(const EngineConfig& config, std::span<const Sequ
 
 Block diagonalBlock(const EngineConfig& config, std::span<const Sequence> sequences) {
   Block block = emptyBlock(config, 0);
-  Slot largest;
   block.refills = true;
-  block.numSteps = 0;
-  for (const Sequence& sequence : sequences) {
-    largest.promptTokens = std::max(largest.promptTokens, sequence.promptTokens());
-    largest.reservedRows = std::max(largest.reservedRows, sequence.reservedRows());
-    // No step passes without a token of somebody.
-    block.numSteps += std::max<int64_t>(sequence.maxTokens, 1);
-  }
-  block.mostEnteringTokens = std::max(config.prefillChunkTokens, largest.promptTokens);
+  block.room = roomOf(config, sequences, zigzagBlocks(config, sequences));
   const size_t numSlots = std::min(block.slots.size(), sequences.size());
-  for (size_t s = 0; s < numSlots; ++s) {
-    block.slots[s].sequence = static_cast<int64_t>(s);
-    block.slots[s].promptTokens = largest.promptTokens;
-    block.slots[s].reservedRows = largest.reservedRows;
-  }
+  for (size_t s = 0; s < numSlots; ++s) block.slots[s].sequence = static_cast<int64_t>(s);
+  // Of any two steps one has a token of somebody: who waits enters when all others have left.
+  block.numSteps = 0;
+  for (const Sequence& sequence : sequences) block.numSteps += 2 * sequence.numSteps();
   cutIntoChunks(block, std::numeric_limits<int64_t>::max());  // a GPU batch is one item, in every step
   return block;
 }
@@ -87,6 +78,22 @@ Block diagonalBlock(const EngineConfig& config, std::span<const Sequence> sequen
 std::vector<Block> makeBlocks(const EngineConfig& config, std::span<const Sequence> sequences) {
   if (config.schedule == Schedule::kZigzag) return zigzagBlocks(config, sequences);
   return sequences.empty() ? std::vector<Block>() : std::vector{diagonalBlock(config, sequences)};
+}
+
+int64_t maxLaunchTokens(const std::vector<Block>& blocks, int64_t prefillChunkTokens) {
+  int64_t most = 1;
+  for (const Block& block : blocks) {
+    if (block.refills) most = std::max(most, block.room.launchTokens);
+    for (int64_t k = 0; k < block.numGpuBatches; ++k) {
+      int64_t tokens = 0, sequences = 0;
+      for (const Slot& slot : block.batch(k)) {
+        tokens += slot.promptTokens;
+        sequences += slot.sequence >= 0;
+      }
+      most = std::max({most, sequences, std::min(tokens, prefillChunkTokens)});
+    }
+  }
+  return most;
 }
 
 void BatchStep::add(const ActiveSlot& slot, std::span<const int32_t> ids) {

@@ -6,13 +6,14 @@
 #include <vector>
 
 #include "engine/engine_types.h"
+#include "engine/room.h"
 
 namespace flexplan {
 
 struct Slot {
   int64_t sequence = -1;  // -1: nobody's, ever; diagonal: any number, sequences come and go
-  int64_t promptTokens = 0;  // at most
-  int64_t reservedRows = 0;  // of KV cache, per layer
+  int64_t promptTokens = 0;  // diagonal: none
+  int64_t reservedRows = 0;  // of KV cache, per layer; diagonal: none
   Tier kvTier = Tier::kGpu;
   Tier activationTier = Tier::kGpu;
   bool cpuAttention = false;  // decode attention on the CPU beside the device
@@ -29,9 +30,9 @@ struct Block {
   int64_t numGpuBatches = 0;
   int64_t gpuBatchSize = 0;
   int64_t numSteps = 0;  // at most
-  // Diagonal: in every step waiting sequences enter free slots, with at most so many prompt tokens in a GPU batch.
+  // Diagonal: waiting sequences enter free slots in every step, as far as there is room for them.
   bool refills = false;
-  int64_t mostEnteringTokens = 0;
+  Room room;
   std::vector<Slot> slots;
   std::vector<PrefillChunk> chunks;  // of all slots, in order
   std::vector<int64_t> firstChunk;   // of each GPU batch, and behind the last
@@ -49,8 +50,11 @@ struct Block {
   }
 };
 
-// Zig-zag: the sequences in order, blockSize at a time. Diagonal: one block, whose slots have room for any of them.
+// Zig-zag: the sequences in order, blockSize at a time. Diagonal: one block, in the memory that those would take.
 std::vector<Block> makeBlocks(const EngineConfig& config, std::span<const Sequence> sequences);
+
+// Most tokens of a launch: a chunk of a GPU batch's prompts, or one token of each of its sequences.
+int64_t maxLaunchTokens(const std::vector<Block>& blocks, int64_t prefillChunkTokens);
 
 // One live sequence in a step of its batch. Its tokens are rows [firstRow, firstRow + numTokens) of the batch's packed
 // tokens.
@@ -64,7 +68,11 @@ struct ActiveSlot {
   bool scorePrompt = false;
   // A prompt that begins like another of its chunk: the first numPast rows of its KV cache are those of active[leader].
   int64_t leader = -1;
+  // Where its KV rows begin in a staging buffer of the device, and of the disk: bytes.
+  int64_t staging = 0, diskStaging = 0;
 
+  // Of KV cache, per layer, when the step is done.
+  int64_t numRows() const { return numPast + numTokens; }
   int64_t lastRow() const { return firstRow + numTokens - 1; }
 };
 
@@ -75,6 +83,7 @@ struct BatchStep {
   std::vector<ActiveSlot> active;
   std::vector<int32_t> tokenIds;
   std::vector<int32_t> positions;
+  PerTier<int64_t> hiddenHome{};  // where its hidden states begin on each tier: bytes
 
   int64_t numTokens() const { return static_cast<int64_t>(tokenIds.size()); }
   bool empty() const { return active.empty(); }

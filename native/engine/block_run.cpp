@@ -20,6 +20,7 @@ BlockRun::BlockRun(const Block& block, const BlockContext& context, int64_t firs
   storesKvCache_ = context.kvCache.stores(Phase::kPrefill);
   movesActivations_ = context.hiddenStates.moves();
   for (auto& steps : batchSteps_) steps.resize(block.chunks.size());
+  if (block.refills) admission_.emplace(block, context.device.tier());
 }
 
 Item BlockRun::item(int64_t step, int64_t layer, int64_t batch) const {
@@ -52,41 +53,67 @@ void BlockRun::startFirstStep() {
     std::vector<const Sequence*> prompts;
     for (int64_t b = block_.chunks[c].firstSlot; b < block_.chunks[c].endSlot; ++b) {
       const int64_t sequence = block_.slots[static_cast<size_t>(b)].sequence;
-      if (sequence >= 0) enter(step, b, sequence, prompts);
+      if (sequence >= 0 && !isDropped(sequence)) enter(step, b, sequence, prompts);
     }
+    context_.kvCache.stage(step);
   }
+  beginStep(0);
 }
 
-// Returns whether the sequence is in, not cancelled before.
-bool BlockRun::enter(BatchStep& step, int64_t slot, int64_t sequence, std::vector<const Sequence*>& prompts) {
-  if (context_.cancellation.isCancelled(sequence)) {
-    event_.finished.push_back({static_cast<int32_t>(sequence), FinishReason::kCancelled});
-    return false;
-  }
+void BlockRun::enter(BatchStep& step, int64_t slot, int64_t sequence, std::vector<const Sequence*>& prompts) {
   step.addPrompt(slot, sequence, context_.sequences[static_cast<size_t>(sequence)], prompts);
   numSharedTokens_ += step.active.back().numPast;
+}
+
+// Whether it was cancelled before it could enter.
+bool BlockRun::isDropped(int64_t sequence) {
+  if (!context_.cancellation.isCancelled(sequence)) return false;
+  event_.finished.push_back({static_cast<int32_t>(sequence), FinishReason::kCancelled});
   return true;
 }
 
-// Waiting sequences, in order, take the free slots of a GPU batch: as many as the prompt tokens of a chunk allow, at
-// least one.
+// Waiting sequences, in order, each take the first free slot of a GPU batch where there is room for them.
 void BlockRun::refill(BatchStep& step, int64_t batch) {
-  const int64_t firstSlot = batch * block_.gpuBatchSize;
-  std::vector<bool> isTaken(static_cast<size_t>(block_.gpuBatchSize));
-  for (const ActiveSlot& active : step.active) isTaken[static_cast<size_t>(active.slot - firstSlot)] = true;
-  const auto numSequences = static_cast<int64_t>(context_.sequences.size());
   std::vector<const Sequence*> prompts;
-  int64_t tokens = 0;
-  for (int64_t b = firstSlot; b < firstSlot + block_.gpuBatchSize; ++b) {
-    if (block_.slots[static_cast<size_t>(b)].sequence < 0 || isTaken[static_cast<size_t>(b - firstSlot)]) continue;
-    for (bool isFree = true; isFree && nextWaiting_ < numSequences; ++nextWaiting_) {
-      const int64_t more = context_.sequences[static_cast<size_t>(nextWaiting_)].promptTokens();
-      if (!prompts.empty() && tokens + more > context_.config.prefillChunkTokens) return;
-      if (!enter(step, b, nextWaiting_, prompts)) continue;
-      isFree = false;
-      tokens += more;
-    }
+  for (; nextWaiting_ < static_cast<int64_t>(context_.sequences.size()); ++nextWaiting_) {
+    if (isDropped(nextWaiting_)) continue;
+    const Sequence& sequence = context_.sequences[static_cast<size_t>(nextWaiting_)];
+    const auto slot = slotWithRoom(batch, sequence);
+    if (!slot) break;
+    enter(step, *slot, nextWaiting_, prompts);
+    admission_->enter(*slot, sequence);
+    context_.kvCache.enter(*slot, nextWaiting_);
   }
+  context_.kvCache.stage(step);
+  context_.hiddenStates.place(step, batch);
+}
+
+std::optional<int64_t> BlockRun::slotWithRoom(int64_t batch, const Sequence& sequence) const {
+  std::optional<int64_t> refused;
+  for (int64_t b = batch * block_.gpuBatchSize; b < (batch + 1) * block_.gpuBatchSize; ++b) {
+    if (block_.slots[static_cast<size_t>(b)].sequence < 0 || !admission_->isFree(b)) continue;
+    if (refused && admission_->areAlike(b, *refused)) continue;
+    if (admission_->hasRoom(b, sequence)) return b;
+    refused = b;
+  }
+  return std::nullopt;
+}
+
+void BlockRun::leave(const ActiveSlot& active) {
+  if (!admission_) return;
+  admission_->leave(active.slot);
+  context_.kvCache.leave(active);
+}
+
+std::span<BatchStep> BlockRun::steps(int64_t step) {
+  return std::span(batchSteps_[static_cast<size_t>(step % 2)]).first(static_cast<size_t>(block_.numItems(step)));
+}
+
+// All of the step is known, and nothing of it is computed yet.
+void BlockRun::beginStep(int64_t step) {
+  if (!admission_) return;
+  for (const BatchStep& batch : steps(step)) context_.kvCache.takePages(batch);
+  admission_->prepareStep(step + 1);
 }
 
 void BlockRun::run() {
@@ -288,7 +315,11 @@ void BlockRun::compute(const Item& x) {
     nextBatchStep(x) = {};
   }
   if (!isHead) return;
-  if (block_.refills) refill(nextBatchStep(x), x.batch);
+  if (block_.refills) {
+    refill(nextBatchStep(x), x.batch);
+  } else {
+    context_.kvCache.stage(nextBatchStep(x));
+  }
   if (x.batch == block_.numItems(x.step) - 1) endStep(x.step);
 }
 
@@ -314,7 +345,10 @@ void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
   if (x.step > 0) next = {};  // the chunks of a GPU batch share one
   for (size_t n = 0; n < tokens.size(); ++n) {
     const ActiveSlot& active = step.active[n];
-    if (!acceptToken(active.sequence, tokens[n], logits.subspan(n * vocab, vocab))) continue;
+    if (!acceptToken(active.sequence, tokens[n], logits.subspan(n * vocab, vocab))) {
+      leave(active);
+      continue;
+    }
     ActiveSlot staying = active;
     staying.numPast += active.numTokens;
     staying.isPrompt = false;
@@ -346,14 +380,17 @@ bool BlockRun::acceptToken(int64_t sequence, int32_t token, std::span<const floa
 
 void BlockRun::endStep(int64_t step) {
   const double now = nowSeconds();
-  const auto items =
-      std::span(batchSteps_[static_cast<size_t>(step % 2)]).first(static_cast<size_t>(block_.numItems(step)));
+  const auto items = steps(step);
   if (std::ranges::any_of(items, [](const BatchStep& item) { return item.phase() == Phase::kPrefill; }))
     prefillSeconds_ += now - stepStartSeconds_;
   stepStartSeconds_ = now;
-  const auto next =
-      std::span(batchSteps_[static_cast<size_t>((step + 1) % 2)]).first(static_cast<size_t>(block_.numGpuBatches));
-  if (std::ranges::all_of(next, [](const BatchStep& batch) { return batch.empty(); })) numSteps_.store(step + 1);
+  const auto next = steps(step + 1);
+  const bool isWaiting = admission_ && nextWaiting_ < static_cast<int64_t>(context_.sequences.size());
+  if (!isWaiting && std::ranges::all_of(next, [](const BatchStep& batch) { return batch.empty(); })) {
+    numSteps_.store(step + 1);
+  } else {
+    beginStep(step + 1);
+  }
   context_.onStep(event_);
   event_ = {block_.index, step + 1, {}, {}, {}};
 }

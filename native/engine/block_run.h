@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "engine/admission.h"
 #include "engine/cancellation.h"
 #include "engine/forward.h"
 #include "engine/progress.h"
@@ -58,8 +59,13 @@ class BlockRun {
   const BatchStep& batchStep(const Item& item) const;
   BatchStep& nextBatchStep(const Item& item);
   void startFirstStep();
-  bool enter(BatchStep& step, int64_t slot, int64_t sequence, std::vector<const Sequence*>& prompts);
+  void enter(BatchStep& step, int64_t slot, int64_t sequence, std::vector<const Sequence*>& prompts);
+  bool isDropped(int64_t sequence);
   void refill(BatchStep& step, int64_t batch);
+  std::optional<int64_t> slotWithRoom(int64_t batch, const Sequence& sequence) const;
+  void leave(const ActiveSlot& active);
+  std::span<BatchStep> steps(int64_t step);
+  void beginStep(int64_t step);
   int64_t numGenerated(int64_t sequence) const {
     return static_cast<int64_t>(results_[static_cast<size_t>(sequence)].tokenIds.size());
   }
@@ -106,7 +112,9 @@ class BlockRun {
   double stepStartSeconds_ = 0;
   double prefillSeconds_ = 0;
   int64_t numSharedTokens_ = 0;
-  int64_t nextWaiting_ = 0;  // diagonal: the sequence that enters next
+  // Diagonal.
+  std::optional<Admission> admission_;
+  int64_t nextWaiting_ = 0;  // the sequence that enters next
 };
 
 }  // namespace flexplan

@@ -49,8 +49,10 @@ struct Sequence {
   bool scorePrompt;
 
   int64_t promptTokens() const { return static_cast<int64_t>(promptIds.size()); }
+  // That it takes part in, at most.
+  int64_t numSteps() const { return maxTokens > 0 ? maxTokens : 1; }
   // The last generated token is never fed back, so it needs no KV row.
-  int64_t reservedRows() const { return promptTokens() + (maxTokens > 0 ? maxTokens - 1 : 0); }
+  int64_t reservedRows() const { return promptTokens() + numSteps() - 1; }
 };
 
 enum class FinishReason : uint8_t { kStop, kLength, kCancelled };

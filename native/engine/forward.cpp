@@ -170,19 +170,30 @@ void Forward::projectQkv(const BatchStep& step, const LayerView& view, const Dec
 
 void Forward::storeNewKvRows(const Item& item, const BatchStep& step) {
   std::vector<KvRun> runs;
-  for (const ActiveSlot& active : step.active) runs.push_back({kvCache_.newRows(item, active), active.numTokens});
+  for (const ActiveSlot& active : step.active) {
+    if (kvCache_.attendedByCpu(active)) {
+      runs.push_back({kvCache_.newAttendedRow(item, active), 1});
+      continue;
+    }
+    kvCache_.forEachPage(active, active.numPast, active.numRows(), [&](int64_t page, int64_t before, int64_t count) {
+      runs.push_back({kvCache_.devicePage(item, active, page) + before * kvCache_.rowBytes(), count});
+    });
+  }
   device_.storeKvRows({kvCache_.dtype(), workspace_.k, workspace_.v, shape_.kvSize(), shape_.numKvHeads, shape_.headDim},
                       runs);
 }
 
-// In order: a leader may have rows of its own leader.
+// In order: a leader may have rows of its own leader. Their pages are cut alike, or each has one.
 void Forward::copySharedKvRows(const Item& item, const BatchStep& step) {
   for (const ActiveSlot& active : step.active) {
     if (active.leader < 0) continue;
     const ActiveSlot& leader = step.active[static_cast<size_t>(active.leader)];
-    const CopyPiece rows{kvCache_.deviceRows(item, active), kvCache_.deviceRows(item, leader),
-                         active.numPast * kvCache_.rowBytes()};
-    device_.copy({&rows, 1});
+    std::vector<CopyPiece> pieces;
+    kvCache_.forEachPage(active, 0, active.numPast, [&](int64_t page, int64_t, int64_t count) {
+      pieces.push_back({kvCache_.devicePage(item, active, page), kvCache_.devicePage(item, leader, page),
+                        count * kvCache_.rowBytes()});
+    });
+    device_.copy(pieces);
   }
 }
 
@@ -191,19 +202,34 @@ cpu::AttentionShape Forward::attentionShape() const {
           shape_.qSize(),  shape_.slidingWindow, sparseValueFraction_};
 }
 
+// The pages of the sequences that are attended in one place, one after the other. Filled once; then addresses hold.
+class Forward::AttendedPages {
+ public:
+  AttendedPages(const KvCache& kvCache, const BatchStep& step) : kvCache_(kvCache) {
+    int64_t numPages = 0;
+    for (const ActiveSlot& active : step.active) numPages += kvCache.numPages(active);
+    pages_.reserve(static_cast<size_t>(numPages));
+  }
+  template <typename PageOf>
+  cpu::KvView add(const ActiveSlot& active, PageOf&& pageOf) {
+    const std::byte* const* const first = pages_.data() + pages_.size();
+    for (int64_t page = 0; page < kvCache_.numPages(active); ++page) pages_.push_back(pageOf(page));
+    return {first, kvCache_.pageRows(active), kvCache_.dtype()};
+  }
+
+ private:
+  const KvCache& kvCache_;
+  std::vector<const std::byte*> pages_;
+};
+
 void Forward::attendOnDevice(const Item& item, const BatchStep& step) {
-  std::vector<const std::byte*> pages;
-  pages.reserve(step.active.size());
+  AttendedPages pages(kvCache_, step);
   std::vector<cpu::AttentionSequence> sequences;
   for (const ActiveSlot& active : step.active) {
     if (kvCache_.attendedByCpu(active)) continue;
-    pages.push_back(kvCache_.deviceRows(item, active));
+    const auto view = pages.add(active, [&](int64_t page) { return kvCache_.devicePage(item, active, page); });
     const int64_t at = active.firstRow * shape_.qSize();
-    sequences.push_back({{&pages.back(), active.numPast + active.numTokens, kvCache_.dtype()},
-                         active.numPast,
-                         active.numTokens,
-                         workspace_.q + at,
-                         workspace_.attended + at});
+    sequences.push_back({view, active.numPast, active.numTokens, workspace_.q + at, workspace_.attended + at});
   }
   if (!sequences.empty()) device_.attention(attentionShape(), sequences);
 }
@@ -213,23 +239,20 @@ void Forward::attendOnDevice(const Item& item, const BatchStep& step) {
 void Forward::attendOnCpu(const Item& item, const BatchStep& step, int64_t projected) {
   const int64_t qBytes = shape_.qSize() * kFloatBytes;
   std::vector<CopyPiece> toCpu, toDevice;
-  std::vector<const std::byte*> pages;
-  pages.reserve(step.active.size());
+  AttendedPages pages(kvCache_, step);
   std::vector<cpu::AttentionSequence> sequences;
   float* q = cpuAttentionWorkspace_.as<float>();
   for (const ActiveSlot& active : step.active) {
     if (!kvCache_.attendedByCpu(active)) continue;
-    std::byte* const rows = kvCache_.hostRows(item, active);
     float* const out = q + shape_.qSize();
     const int64_t at = active.firstRow * shape_.qSize();
     toCpu.push_back({reinterpret_cast<std::byte*>(q), reinterpret_cast<const std::byte*>(workspace_.q + at), qBytes});
-    toCpu.push_back({rows + active.numPast * kvCache_.rowBytes(), kvCache_.newRows(item, active), kvCache_.rowBytes()});
-    pages.push_back(rows);
-    sequences.push_back({{&pages.back(), active.numPast + active.numTokens, kvCache_.dtype()},
-                         active.numPast,
-                         active.numTokens,
-                         q,
-                         out});
+    kvCache_.forEachPage(active, active.numPast, active.numRows(), [&](int64_t page, int64_t before, int64_t) {
+      toCpu.push_back({kvCache_.hostPage(item, active, page) + before * kvCache_.rowBytes(),
+                       kvCache_.newAttendedRow(item, active), kvCache_.rowBytes()});
+    });
+    const auto view = pages.add(active, [&](int64_t page) { return kvCache_.hostPage(item, active, page); });
+    sequences.push_back({view, active.numPast, active.numTokens, q, out});
     toDevice.push_back(
         {reinterpret_cast<std::byte*>(workspace_.attended + at), reinterpret_cast<const std::byte*>(out), qBytes});
     q = out + shape_.qSize();

@@ -67,6 +67,7 @@ class Forward {
   void storeNewKvRows(const Item& item, const BatchStep& step);
   void copySharedKvRows(const Item& item, const BatchStep& step);
   cpu::AttentionShape attentionShape() const;
+  class AttendedPages;
   void attendOnDevice(const Item& item, const BatchStep& step);
   void attendOnCpu(const Item& item, const BatchStep& step, int64_t projected);
   void runMlp(const LayerView& view, const Mlp& mlp, const float* x, int64_t tokens, float* out);

@@ -38,6 +38,7 @@ HiddenStates::HiddenStates(const EngineConfig& config, const std::vector<Block>&
 }
 
 HiddenStates::Layout HiddenStates::layOut(const Block& block) const {
+  if (block.refills) return diagonalLayout(block);
   Layout layout;
   for (const PrefillChunk& chunk : block.chunks) {
     PerTier<int64_t> bytes{};
@@ -47,19 +48,36 @@ HiddenStates::Layout HiddenStates::layOut(const Block& block) const {
       layout.reservedBytes[tier] += bytes[tier];
       layout.homeBytes[tier] += tier == Tier::kDisk ? roundUp(bytes[tier], kPage) : bytes[tier];
     }
-    if (!block.refills) makeRoom(layout, awayBytes(bytes), bytes[Tier::kDisk]);
+    makeRoom(layout, awayBytes(bytes), bytes[Tier::kDisk]);
   }
-  // Diagonal: beside one row of each slot the prompts of those that enter.
-  const auto most = [&](int64_t bytes) {
-    return block.refills ? std::min(bytes * block.slots.front().promptTokens, bytes + block.mostEnteringTokens * rowBytes_)
-                         : bytes;
-  };
   for (int64_t k = 0; k < block.numGpuBatches; ++k) {
     PerTier<int64_t> bytes{};
     for (const Slot& slot : block.batch(k)) bytes[slot.activationTier] += slot.sequence >= 0 ? rowBytes_ : 0;
-    makeRoom(layout, most(awayBytes(bytes)), most(bytes[Tier::kDisk]));
+    makeRoom(layout, awayBytes(bytes), bytes[Tier::kDisk]);
   }
   return layout;
+}
+
+// On disk the rows of each GPU batch begin at a page.
+HiddenStates::Layout HiddenStates::diagonalLayout(const Block& block) const {
+  const Room& room = block.room;
+  Layout layout;
+  for (const Tier tier : kAllTiers) layout.reservedBytes[tier] = room.hiddenRows[tier] * rowBytes_;
+  layout.homeBytes = layout.reservedBytes;
+  const auto numOnDisk = std::ranges::count_if(
+      block.slots, [](const Slot& slot) { return slot.sequence >= 0 && slot.activationTier == Tier::kDisk; });
+  layout.homeBytes[Tier::kDisk] = roundDown(
+      layout.homeBytes[Tier::kDisk] + std::min<int64_t>(numOnDisk, block.numGpuBatches) * (kPage - 1), kPage);
+  makeRoom(layout, room.awayHiddenRows * rowBytes_, room.diskHiddenRows * rowBytes_);
+  return layout;
+}
+
+void HiddenStates::place(BatchStep& step, int64_t batch) {
+  if (batch == 0) placedEnd_ = {};
+  step.hiddenHome = placedEnd_;
+  const Packing packing = pack(step);
+  for (const Tier tier : kAllTiers)
+    placedEnd_[tier] += tier == Tier::kDisk ? roundUp(packing.bytes[tier], kPage) : packing.bytes[tier];
 }
 
 int64_t HiddenStates::awayBytes(const PerTier<int64_t>& bytes) const {
@@ -102,8 +120,9 @@ std::byte* HiddenStates::awayBuffer(const Item& item) const {
 }
 
 // Device memory of the row at `offset` among the step's rows on `tier`.
-std::byte* HiddenStates::locate(const Item& item, const Packing& packing, Tier tier, int64_t offset) const {
-  if (isHome(tier)) return homes_[tier].data() + home(item, tier) + offset;
+std::byte* HiddenStates::locate(const Item& item, const BatchStep& step, const Packing& packing, Tier tier,
+                                int64_t offset) const {
+  if (isHome(tier)) return homes_[tier].data() + home(item, step, tier) + offset;
   if (deviceTier_ == Tier::kCpu) return diskStaging(item) + offset;
   return awayBuffer(item) + (tier == Tier::kDisk ? packing.bytes[Tier::kCpu] : 0) + offset;
 }
@@ -117,7 +136,7 @@ std::vector<HiddenStates::Run> HiddenStates::runs(const Item& item, const BatchS
     const int64_t first = std::max(active.firstRow, firstRow);
     const int64_t count = std::min(active.lastRow() + 1, firstRow + numRows) - first;
     if (count <= 0) continue;
-    std::byte* const data = locate(item, packing, tierOf(active), packing.offsets[n]) + (first - active.firstRow) * rowBytes_;
+    std::byte* const data = locate(item, step, packing, tierOf(active), packing.offsets[n]) + (first - active.firstRow) * rowBytes_;
     if (!runs.empty() && runs.back().data + runs.back().numRows * rowBytes_ == data) {
       runs.back().numRows += count;
     } else {
@@ -132,7 +151,7 @@ std::vector<const std::byte*> HiddenStates::lastRows(const Item& item, const Bat
   std::vector<const std::byte*> rows;
   for (size_t n = 0; n < step.active.size(); ++n) {
     const ActiveSlot& active = step.active[n];
-    rows.push_back(locate(item, packing, tierOf(active), packing.offsets[n] + (active.numTokens - 1) * rowBytes_));
+    rows.push_back(locate(item, step, packing, tierOf(active), packing.offsets[n] + (active.numTokens - 1) * rowBytes_));
   }
   return rows;
 }
@@ -144,7 +163,7 @@ bool HiddenStates::loadsLastOnly(const Item& item, const ActiveSlot& active) con
 // The rows to load from `from`, joined where they touch, as pieces from the start of the batch's rows there.
 std::vector<CopyPiece> HiddenStates::loadPieces(const Item& item, const BatchStep& step, const Packing& packing,
                                                 Tier from) const {
-  std::byte* const source = from == Tier::kDisk ? diskStaging(item) : homes_[from].data() + home(item, from);
+  std::byte* const source = from == Tier::kDisk ? diskStaging(item) : homes_[from].data() + home(item, step, from);
   std::vector<CopyPiece> pieces;
   for (size_t n = 0; n < step.active.size(); ++n) {
     const ActiveSlot& active = step.active[n];
@@ -154,7 +173,7 @@ std::vector<CopyPiece> HiddenStates::loadPieces(const Item& item, const BatchSte
     if (!pieces.empty() && pieces.back().from + pieces.back().bytes == source + offset) {
       pieces.back().bytes += rows * rowBytes_;
     } else {
-      pieces.push_back({locate(item, packing, from, offset), source + offset, rows * rowBytes_});
+      pieces.push_back({locate(item, step, packing, from, offset), source + offset, rows * rowBytes_});
     }
   }
   return pieces;
@@ -174,7 +193,7 @@ void HiddenStates::addDiskReads(const Item& item, const BatchStep& step, const P
       ++n;
     } while (n < pieces.size() && roundDown(pieces[n].from - base, kPage) < roundUp(end, kPage));
     const int64_t page = roundDown(begin, kPage);
-    reads.read(disk_, home(item, Tier::kDisk) + begin, end - begin, diskStaging(item) + page, useful);
+    reads.read(disk_, home(item, step, Tier::kDisk) + begin, end - begin, diskStaging(item) + page, useful);
   }
 }
 
@@ -197,13 +216,13 @@ void HiddenStates::store(const Item& item, const BatchStep& step) {
   if (deviceTier_ == Tier::kGpu) {
     std::vector<CopyPiece> pieces;
     if (cpuBytes > 0)
-      pieces.push_back({homes_[Tier::kCpu].data() + home(item, Tier::kCpu), awayBuffer(item), cpuBytes});
+      pieces.push_back({homes_[Tier::kCpu].data() + home(item, step, Tier::kCpu), awayBuffer(item), cpuBytes});
     if (diskBytes > 0) pieces.push_back({diskStaging(item), awayBuffer(item) + cpuBytes, diskBytes});
     transfer_.copy(step.phase(), Link::kGpuToCpu, pieces);
   }
   if (diskBytes == 0) return;
   IoBatch write(transfer_.io(), &transfer_.meter());
-  write.write(disk_, home(item, Tier::kDisk), roundUp(diskBytes, kPage), diskStaging(item), diskBytes);
+  write.write(disk_, home(item, step, Tier::kDisk), roundUp(diskBytes, kPage), diskStaging(item), diskBytes);
   write.start(step.phase());
   write.wait();
 }

@@ -18,6 +18,8 @@ class HiddenStates {
   HiddenStates(const EngineConfig& config, const std::vector<Block>& blocks, Transfer& transfer, Budgets& budgets);
 
   void beginBlock(const Block& block);
+  // Diagonal: says where the hidden states of a GPU batch will be in its next step; those of the batches before are known.
+  void place(BatchStep& step, int64_t batch);
 
   // Whether any slot is away from the device.
   bool moves() const;
@@ -63,14 +65,16 @@ class HiddenStates {
   Packing pack(const BatchStep& step) const;
   Tier tierOf(const ActiveSlot& active) const { return block_->slots[static_cast<size_t>(active.slot)].activationTier; }
   bool isHome(Tier tier) const { return tier == deviceTier_; }
-  // Later steps have fewer rows, from where the GPU batch's first chunk begins.
-  int64_t home(const Item& item, Tier tier) const {
+  Layout diagonalLayout(const Block& block) const;
+  // Zig-zag: later steps have fewer rows, from where the GPU batch's first chunk begins.
+  int64_t home(const Item& item, const BatchStep& step, Tier tier) const {
+    if (block_->refills) return step.hiddenHome[tier];
     const int64_t chunk = item.step == 0 ? item.batch : block_->firstItem(0, item.batch);
     return layout_.chunks[static_cast<size_t>(chunk)][tier];
   }
   std::byte* diskStaging(const Item& item) const;
   std::byte* awayBuffer(const Item& item) const;
-  std::byte* locate(const Item& item, const Packing& packing, Tier tier, int64_t offset) const;
+  std::byte* locate(const Item& item, const BatchStep& step, const Packing& packing, Tier tier, int64_t offset) const;
   bool loadsLastOnly(const Item& item, const ActiveSlot& active) const;
   void addDiskReads(const Item& item, const BatchStep& step, const Packing& packing, IoBatch& reads);
   std::vector<CopyPiece> loadPieces(const Item& item, const BatchStep& step, const Packing& packing, Tier from) const;
@@ -81,6 +85,7 @@ class HiddenStates {
   const int64_t headLayer_;
   const Block* block_ = nullptr;
   Layout layout_;
+  PerTier<int64_t> placedEnd_{};  // diagonal: of the GPU batches of the next step so far
   PerTier<int64_t> reservedBytes_{};
   PerTier<TierBuffer> homes_;
   MemoryBudget::Charge diskCharge_;

@@ -27,19 +27,22 @@ void raise(Array& most, const Array& values, std::initializer_list<Key> keys) {
 
 }  // namespace
 
-KvCache::KvCache(const EngineConfig& config, const std::vector<Block>& blocks, Transfer& transfer, Budgets& budgets)
+KvCache::KvCache(const EngineConfig& config, std::span<const Sequence> sequences, const std::vector<Block>& blocks,
+                 Transfer& transfer, Budgets& budgets)
     : transfer_(transfer),
       deviceTier_(transfer.device().tier()),
       dtype_(storedAs(config)),
       numLayers_(config.model.numLayers),
-      rowBytes_(static_cast<int64_t>(cpu::kvRowBytes(dtype_, config.model.numKvHeads, config.model.headDim))) {
-  Layout most;
+      rowBytes_(static_cast<int64_t>(cpu::kvRowBytes(dtype_, config.model.numKvHeads, config.model.headDim))),
+      sequences_(sequences),
+      places_(sequences.size()) {
+  Sizes most;
   for (const Block& block : blocks) {
-    const Layout layout = layOut(block);
-    raise(most.homeBytes, layout.homeBytes, {Tier::kGpu, Tier::kCpu, Tier::kDisk});
-    raise(reservedBytes_, layout.reservedBytes, {Tier::kGpu, Tier::kCpu, Tier::kDisk});
-    raise(most.stagingBytes, layout.stagingBytes, {Phase::kPrefill, Phase::kDecode});
-    most.diskStagingBytes = std::max(most.diskStagingBytes, layout.diskStagingBytes);
+    const Sizes sizes = sizesOf(block);
+    raise(most.homeBytes, sizes.homeBytes, {Tier::kGpu, Tier::kCpu, Tier::kDisk});
+    raise(reservedBytes_, sizes.reservedBytes, {Tier::kGpu, Tier::kCpu, Tier::kDisk});
+    raise(most.stagingBytes, sizes.stagingBytes, {Phase::kPrefill, Phase::kDecode});
+    most.diskStagingBytes = std::max(most.diskStagingBytes, sizes.diskStagingBytes);
   }
   const std::string what = "the KV cache";
   if (deviceTier_ == Tier::kGpu) {
@@ -56,41 +59,104 @@ KvCache::KvCache(const EngineConfig& config, const std::vector<Block>& blocks, T
   disk_ = DirectFile::createSpill(config.spillDirectory, most.homeBytes[Tier::kDisk], what);
 }
 
-KvCache::Layout KvCache::layOut(const Block& block) const {
-  Layout layout;
-  layout.places.resize(block.slots.size());
-  PerPhase<int64_t> staging{};
-  int64_t diskStaging = 0;
-  for (const PrefillChunk& chunk : block.chunks) {
-    staging[Phase::kPrefill] = 0;
-    if (chunk.firstSlot % block.gpuBatchSize == 0) staging[Phase::kDecode] = diskStaging = 0;
-    for (int64_t b = chunk.firstSlot; b < chunk.endSlot; ++b) {
-      const Slot& slot = block.slots[static_cast<size_t>(b)];
-      if (slot.sequence < 0) continue;
-      Place& place = layout.places[static_cast<size_t>(b)];
-      const bool disk = slot.kvTier == Tier::kDisk;
-      const int64_t reserved = slot.reservedRows * rowBytes_;
-      place.layerBytes = disk ? roundUp(reserved, kPage) : reserved;
-      place.home = layout.homeBytes[slot.kvTier];
-      layout.homeBytes[slot.kvTier] += numLayers_ * place.layerBytes;
-      layout.reservedBytes[slot.kvTier] += numLayers_ * reserved;
-      if (isHome(slot)) continue;
-      place.staging = {{{staging[Phase::kPrefill], staging[Phase::kDecode]}}};
-      staging[Phase::kPrefill] += slot.promptTokens * rowBytes_;
-      const int64_t attended = block.refills ? slot.promptTokens * rowBytes_ : rowBytes_;
-      staging[Phase::kDecode] += slot.cpuAttention ? attended : reserved;
-      place.diskStaging = diskStaging;
-      if (disk) diskStaging += place.layerBytes;
-    }
-    raise(layout.stagingBytes, staging, {Phase::kPrefill, Phase::kDecode});
-    layout.diskStagingBytes = std::max(layout.diskStagingBytes, diskStaging);
+// On disk a page of KV rows is whole pages of direct I/O.
+int64_t KvCache::pageBytes(Tier tier, int64_t rows) const {
+  return tier == Tier::kDisk ? roundUp(rows * rowBytes_, kPage) : rows * rowBytes_;
+}
+
+KvCache::Sizes KvCache::sizesOf(const Block& block) const {
+  if (block.refills) return diagonalSizes(block);
+  Sizes sizes;
+  for (const Slot& slot : block.slots) {
+    if (slot.sequence < 0) continue;
+    sizes.homeBytes[slot.kvTier] += numLayers_ * pageBytes(slot.kvTier, slot.reservedRows);
+    sizes.reservedBytes[slot.kvTier] += numLayers_ * slot.reservedRows * rowBytes_;
   }
-  return layout;
+  for (const PrefillChunk& chunk : block.chunks)
+    raiseStaging(sizes, block.chunk(chunk), Phase::kPrefill);
+  for (int64_t k = 0; k < block.numGpuBatches; ++k) raiseStaging(sizes, block.batch(k), Phase::kDecode);
+  return sizes;
+}
+
+void KvCache::raiseStaging(Sizes& sizes, std::span<const Slot> slots, Phase phase) const {
+  int64_t rows = 0, diskBytes = 0;
+  for (const Slot& slot : slots) {
+    if (slot.sequence < 0 || isHome(slot)) continue;
+    rows += phase == Phase::kPrefill ? slot.promptTokens : slot.cpuAttention ? 1 : slot.reservedRows;
+    if (slot.kvTier == Tier::kDisk) diskBytes += pageBytes(Tier::kDisk, slot.reservedRows);
+  }
+  sizes.stagingBytes[phase] = std::max(sizes.stagingBytes[phase], rows * rowBytes_);
+  sizes.diskStagingBytes = std::max(sizes.diskStagingBytes, diskBytes);
+}
+
+KvCache::Sizes KvCache::diagonalSizes(const Block& block) const {
+  const Room& room = block.room;
+  Sizes sizes;
+  for (const Tier tier : {Tier::kGpu, Tier::kCpu, Tier::kDisk}) {
+    sizes.homeBytes[tier] = room.kvPages[tier] * numLayers_ * pageBytes(tier, room.pageRows);
+    sizes.reservedBytes[tier] = room.kvPages[tier] * numLayers_ * room.pageRows * rowBytes_;
+  }
+  sizes.stagingBytes[Phase::kDecode] = room.stagedRows * rowBytes_;
+  sizes.diskStagingBytes = room.stagedDiskPages * pageBytes(Tier::kDisk, room.pageRows);
+  return sizes;
 }
 
 void KvCache::beginBlock(const Block& block) {
   block_ = &block;
-  layout_ = layOut(block);
+  sizes_ = sizesOf(block);
+  if (block.refills) {
+    for (const Tier tier : {Tier::kGpu, Tier::kCpu, Tier::kDisk}) {
+      freePages_[tier].clear();
+      for (int64_t page = block.room.kvPages[tier] - 1; page >= 0; --page) freePages_[tier].push_back(page);
+    }
+    return;
+  }
+  PerTier<int64_t> end{};
+  for (const Slot& slot : block.slots) {
+    if (slot.sequence < 0) continue;
+    const int64_t bytes = pageBytes(slot.kvTier, slot.reservedRows);
+    places_[static_cast<size_t>(slot.sequence)] = {slot.reservedRows, bytes, {end[slot.kvTier]}, 1};
+    end[slot.kvTier] += numLayers_ * bytes;
+  }
+}
+
+void KvCache::enter(int64_t slot, int64_t sequence) {
+  Place place;
+  place.pageRows = block_->room.pageRows;
+  place.pageBytes = pageBytes(block_->slots[static_cast<size_t>(slot)].kvTier, place.pageRows);
+  place.homes.resize(static_cast<size_t>(pagesOf(place, sequences_[static_cast<size_t>(sequence)].reservedRows())));
+  places_[static_cast<size_t>(sequence)] = std::move(place);
+}
+
+// There are enough: that is what lets a sequence enter.
+void KvCache::takePages(const BatchStep& step) {
+  for (const ActiveSlot& active : step.active) {
+    Place& place = places_[static_cast<size_t>(active.sequence)];
+    auto& free = freePages_[slot(active).kvTier];
+    for (const int64_t needed = pagesOf(place, active.numRows()); place.numTaken < needed; ++place.numTaken) {
+      if (free.empty()) throw Error(ErrorCode::kEngine, "expected a free page of the KV cache, got none; report this");
+      place.homes[static_cast<size_t>(place.numTaken)] = free.back() * numLayers_ * place.pageBytes;
+      free.pop_back();
+    }
+  }
+}
+
+void KvCache::leave(const ActiveSlot& active) {
+  const Place& place = this->place(active);
+  for (int64_t page = 0; page < place.numTaken; ++page)
+    freePages_[slot(active).kvTier].push_back(place.homes[static_cast<size_t>(page)] / (numLayers_ * place.pageBytes));
+}
+
+void KvCache::stage(BatchStep& step) const {
+  int64_t end = 0, diskEnd = 0;
+  for (ActiveSlot& active : step.active) {
+    if (isHome(slot(active))) continue;
+    active.staging = end;
+    end += (attendedByCpu(active) ? 1 : active.numRows()) * rowBytes_;
+    if (slot(active).kvTier != Tier::kDisk) continue;
+    active.diskStaging = diskEnd;
+    diskEnd += numPages(active) * place(active).pageBytes;
+  }
 }
 
 bool KvCache::loads(Phase phase) const {
@@ -115,36 +181,30 @@ int64_t KvCache::storesBefore(const Item& item) const {
   return std::max(freed, endOfPrefill);
 }
 
-int64_t KvCache::homeOffset(const Item& item, const ActiveSlot& active) const {
+int64_t KvCache::homeOffset(const Item& item, const ActiveSlot& active, int64_t page) const {
   const Place& at = place(active);
-  return at.home + (item.layer - 1) * at.layerBytes;
+  return at.homes[static_cast<size_t>(page)] + (item.layer - 1) * at.pageBytes;
 }
 
-std::byte* KvCache::cpuHome(const Item& item, const ActiveSlot& active) const {
-  return homes_[Tier::kCpu].data() + homeOffset(item, active);
-}
-
-std::byte* KvCache::diskStaging(const Item& item, const ActiveSlot& active) const {
-  return diskStaging_.data() + item.index % kDecodeBuffers * layout_.diskStagingBytes + place(active).diskStaging;
+std::byte* KvCache::diskStaging(const Item& item, const ActiveSlot& active, int64_t page) const {
+  return diskStaging_.data() + item.index % kDecodeBuffers * sizes_.diskStagingBytes + active.diskStaging +
+         page * place(active).pageBytes;
 }
 
 std::byte* KvCache::staging(const Item& item, const ActiveSlot& active) const {
   const Phase phase = stagingPhase(item);
-  if (deviceTier_ == Tier::kCpu) return diskStaging(item, active);
-  return staging_.data() + item.index % numBuffers(phase) * layout_.stagingBytes[phase] + place(active).staging[phase];
+  return staging_.data() + item.index % numBuffers(phase) * sizes_.stagingBytes[phase] + active.staging;
 }
 
-std::byte* KvCache::deviceRows(const Item& item, const ActiveSlot& active) const {
-  return isHome(slot(active)) ? homes_[deviceTier_].data() + homeOffset(item, active) : staging(item, active);
+std::byte* KvCache::devicePage(const Item& item, const ActiveSlot& active, int64_t page) const {
+  if (isHome(slot(active))) return homes_[deviceTier_].data() + homeOffset(item, active, page);
+  if (deviceTier_ == Tier::kCpu) return diskStaging(item, active, page);
+  return staging(item, active) + page * pageRows(active) * rowBytes_;
 }
 
-std::byte* KvCache::newRows(const Item& item, const ActiveSlot& active) const {
-  if (attendedByCpu(active)) return staging(item, active);
-  return deviceRows(item, active) + active.numPast * rowBytes_;
-}
-
-std::byte* KvCache::hostRows(const Item& item, const ActiveSlot& active) const {
-  return slot(active).kvTier == Tier::kCpu ? cpuHome(item, active) : diskStaging(item, active);
+std::byte* KvCache::hostPage(const Item& item, const ActiveSlot& active, int64_t page) const {
+  return slot(active).kvTier == Tier::kCpu ? homes_[Tier::kCpu].data() + homeOffset(item, active, page)
+                                           : diskStaging(item, active, page);
 }
 
 void KvCache::load(const Item& item, const BatchStep& step) {
@@ -153,14 +213,14 @@ void KvCache::load(const Item& item, const BatchStep& step) {
   for (const ActiveSlot& active : step.active) {
     const Slot& at = slot(active);
     if (isHome(at) || active.isPrompt) continue;
-    const int64_t bytes = active.numPast * rowBytes_;
     const bool moved = deviceTier_ == Tier::kGpu && !at.cpuAttention;
-    if (at.kvTier == Tier::kDisk) {
-      reads.read(disk_, homeOffset(item, active), bytes, diskStaging(item, active));
-      if (moved) fromDisk.push_back({staging(item, active), diskStaging(item, active), bytes});
-    } else if (moved) {
-      fromCpu.push_back({staging(item, active), cpuHome(item, active), bytes});
-    }
+    auto& pieces = at.kvTier == Tier::kDisk ? fromDisk : fromCpu;
+    forEachPage(active, 0, active.numPast, [&](int64_t page, int64_t, int64_t count) {
+      const int64_t bytes = count * rowBytes_;
+      if (at.kvTier == Tier::kDisk)
+        reads.read(disk_, homeOffset(item, active, page), bytes, diskStaging(item, active, page));
+      if (moved) pieces.push_back({devicePage(item, active, page), hostPage(item, active, page), bytes});
+    });
   }
   reads.start(step.phase());
   transfer_.copy(step.phase(), Link::kCpuToGpu, fromCpu);
@@ -168,29 +228,26 @@ void KvCache::load(const Item& item, const BatchStep& step) {
   transfer_.copy(step.phase(), Link::kCpuToGpu, fromDisk);
 }
 
-// The rows that are not at home yet: of a prompt also those that it shares.
-KvCache::NewRows KvCache::newRowsOf(const ActiveSlot& active) const {
-  const int64_t first = active.isPrompt && active.leader >= 0 ? 0 : active.numPast;
-  return {first * rowBytes_, (active.numPast + active.numTokens - first) * rowBytes_};
-}
-
 void KvCache::store(const Item& item, const BatchStep& step) {
   std::vector<CopyPiece> toCpu;
   for (const ActiveSlot& active : step.active) {
     if (isHome(slot(active)) || deviceTier_ == Tier::kCpu || attendedByCpu(active)) continue;
-    const auto [offset, bytes] = newRowsOf(active);
-    toCpu.push_back({hostRows(item, active) + offset, deviceRows(item, active) + offset, bytes});
+    forEachPage(active, firstNewRow(active), active.numRows(), [&](int64_t page, int64_t before, int64_t count) {
+      const int64_t offset = before * rowBytes_;
+      toCpu.push_back({hostPage(item, active, page) + offset, devicePage(item, active, page) + offset, count * rowBytes_});
+    });
   }
   transfer_.copy(step.phase(), Link::kGpuToCpu, toCpu);
 
   IoBatch writes(transfer_.io(), &transfer_.meter());
   for (const ActiveSlot& active : step.active) {
     if (slot(active).kvTier != Tier::kDisk) continue;
-    const auto [offset, bytes] = newRowsOf(active);
-    // The staging buffer has the rows before, so the pages that the new rows touch are whole.
-    const PageWindow pages = PageWindow::around(offset, bytes);
-    writes.write(disk_, homeOffset(item, active) + pages.offset, pages.bytes, diskStaging(item, active) + pages.offset,
-                 bytes);
+    forEachPage(active, firstNewRow(active), active.numRows(), [&](int64_t page, int64_t before, int64_t count) {
+      // The staging buffer has the rows before, so the pages that the new rows touch are whole.
+      const PageWindow window = PageWindow::around(before * rowBytes_, count * rowBytes_);
+      writes.write(disk_, homeOffset(item, active, page) + window.offset, window.bytes,
+                   diskStaging(item, active, page) + window.offset, count * rowBytes_);
+    });
   }
   writes.start(step.phase());
   writes.wait();

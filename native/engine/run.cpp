@@ -28,23 +28,6 @@ std::span<const Sequence> checked(const RunContext& context, std::span<const Seq
   return sequences;
 }
 
-// Most tokens of a launch: a chunk of a GPU batch's prompts, or one token of each of its sequences; diagonal: both.
-int64_t maxLaunchTokens(const std::vector<Block>& blocks, int64_t prefillChunkTokens) {
-  int64_t most = 1;
-  for (const Block& block : blocks) {
-    for (int64_t k = 0; k < block.numGpuBatches; ++k) {
-      int64_t tokens = 0, sequences = 0;
-      for (const Slot& slot : block.batch(k)) {
-        tokens += slot.promptTokens;
-        sequences += slot.sequence >= 0;
-      }
-      const int64_t prompts = std::min(tokens, prefillChunkTokens);
-      most = std::max({most, sequences, block.refills ? prompts + sequences : prompts});
-    }
-  }
-  return most;
-}
-
 }  // namespace
 
 Run::Run(const RunContext& context, std::span<const Sequence> sequences, const Cancellation& cancellation)
@@ -54,7 +37,7 @@ Run::Run(const RunContext& context, std::span<const Sequence> sequences, const C
       blocks_(makeBlocks(context.config, sequences)),
       transfer_(context.device, context.io),
       trace_(context.config.trace),
-      kvCache_(context.config, blocks_, transfer_, context.budgets),
+      kvCache_(context.config, sequences, blocks_, transfer_, context.budgets),
       hiddenStates_(context.config, blocks_, transfer_, context.budgets),
       weightStream_(context.weights, transfer_, context.budgets, trace_, context.config.overlap),
       deviceScratch_(

@@ -1,4 +1,5 @@
 set(FLEXPLAN_ENGINE_SOURCES
+  ${CMAKE_CURRENT_LIST_DIR}/admission.cpp
   ${CMAKE_CURRENT_LIST_DIR}/block.cpp
   ${CMAKE_CURRENT_LIST_DIR}/block_run.cpp
   ${CMAKE_CURRENT_LIST_DIR}/embedding.cpp
@@ -8,6 +9,7 @@ set(FLEXPLAN_ENGINE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/kv_cache.cpp
   ${CMAKE_CURRENT_LIST_DIR}/mixture.cpp
   ${CMAKE_CURRENT_LIST_DIR}/progress.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/room.cpp
   ${CMAKE_CURRENT_LIST_DIR}/run.cpp
   ${CMAKE_CURRENT_LIST_DIR}/sampler.cpp
   ${CMAKE_CURRENT_LIST_DIR}/weight_stream.cpp

@@ -3,7 +3,7 @@ set(engine_arguments 10)
 if(SANITIZE)
   set(engine_arguments 4)
 endif()
-foreach(name tier engine quantization_cache)
+foreach(name tier admission engine quantization_cache)
   add_executable(${name}_test ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cpp ${CMAKE_CURRENT_LIST_DIR}/tiny_model.cpp
                  ${CMAKE_CURRENT_LIST_DIR}/async_device.cpp)
   target_link_libraries(${name}_test PRIVATE flexplan_native)

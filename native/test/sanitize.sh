@@ -25,7 +25,7 @@ if [ $# -eq 0 ]; then set -- address,undefined thread; fi
 for sanitizer in "$@"; do
   build=build/sanitize-${sanitizer//,/-}
   # Where threads meet; what a kernel does inside its thread is for the others.
-  tests=(kernels int4_fit thread_pool tier engine quantization_cache)
+  tests=(kernels int4_fit thread_pool tier admission engine quantization_cache)
   if [ "$sanitizer" = thread ]; then tests=(thread_pool tier engine quantization_cache); fi
   SECONDS=0
   quietly cmake -S native -B "$build" -DSANITIZE="$sanitizer" -DFLEXPLAN_CUDA=OFF

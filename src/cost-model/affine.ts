@@ -127,3 +127,13 @@ export function placementPoint(policy: Policy): PlacementPoint {
     kvDiskCpuAttended: kvCache.disk * (policy.diskKvCpuAttentionFraction ?? 0),
   };
 }
+
+/** The largest of expressions that are multiples of one another (constants too): it stays so wherever they are evaluated. */
+export function largest(terms: readonly Affine[]): Affine {
+  return terms.reduce(
+    (most, term) => (evaluate(term, EVERYWHERE_ONE) > evaluate(most, EVERYWHERE_ONE) ? term : most),
+    ZERO,
+  );
+}
+
+const EVERYWHERE_ONE = Object.fromEntries(PLACEMENT_VARIABLES.map((name) => [name, 1])) as unknown as PlacementPoint;

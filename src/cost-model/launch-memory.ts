@@ -1,7 +1,7 @@
 /** Bytes that the launches of a GPU batch take beside weights, KV cache and hidden states: docs/schedule.md, "Buffers". */
 import { FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
 import { MIB } from '../units.js';
-import { isDiagonal, prefillChunkTokens } from '../policy/policy.js';
+import { prefillChunkTokens } from '../policy/policy.js';
 import { oneSequence, promptTokensOf } from '../workload/sequences.js';
 import { inLines } from './alignment.js';
 import { largestBatchOf, type BlockSet } from './block-sets.js';
@@ -38,11 +38,10 @@ export function hostDeviceBytes({ device }: Setting): number {
   return device === 'cuda' ? CUDA_HOST_BYTES : 0;
 }
 
-/** The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch; diagonal: both. */
+/** The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch. */
 function launchTokens(shape: BatchShape, batches: BlockSet): number {
   const prompts = Math.min(largestBatchOf(batches, promptTokensOf), prefillChunkTokens(shape));
-  const sequences = largestBatchOf(batches, oneSequence);
-  return isDiagonal(shape) ? prompts + sequences : Math.max(prompts, sequences);
+  return Math.max(prompts, largestBatchOf(batches, oneSequence));
 }
 
 /** fp32 on every device. */

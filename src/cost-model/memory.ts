@@ -1,7 +1,6 @@
 /** Peak bytes per tier: docs/schedule.md, "Buffers", row by row. Never below what the engine takes. */
 import {
   hiddenBytes,
-  kvRowBytes,
   LAYER_KINDS,
   layerCount,
   layerTensors,
@@ -14,41 +13,24 @@ import { BYTES_PER_ELEMENT, FLOAT_BYTES, type ModelConfig } from '../models/mode
 import { remembered, rememberedFor } from '../remembered.js';
 import { MIB } from '../units.js';
 import type { Tier } from '../tiers.js';
-import { reservedTokens } from '../workload/blocks.js';
-import { oneSequence, promptTokensOf, type Amount } from '../workload/sequences.js';
+import { oneSequence, promptTokensOf } from '../workload/sequences.js';
 import { CACHE_LINE_BYTES, inLines, inPages, PAGE_BYTES } from './alignment.js';
-import {
-  constant,
-  evaluate,
-  PLACEMENT_VARIABLES,
-  scale,
-  sum,
-  ZERO,
-  type Affine,
-  type PlacementPoint,
-} from './affine.js';
-import { inChunks, mostBatches, unionOf, type BlockSet } from './block-sets.js';
+import { constant, largest, scale, sum, ZERO, type Affine } from './affine.js';
+import { mostBatches, type BlockSet } from './block-sets.js';
+import { deviceKvStaging, diskKvStaging, kvHomeBytes } from './kv-memory.js';
 import { deviceLaunchBytes, hostDeviceBytes, hostLaunchBytes } from './launch-memory.js';
-import { portionTerm, type KvHome, type Portion } from './shares.js';
+import { portionTerm, type Portion } from './shares.js';
 import { EMBEDDING_ROWS_IN_FLIGHT } from './embedding-rows.js';
-import { isDiagonal, prefillChunkTokens } from '../policy/policy.js';
+import { prefillChunkTokens } from '../policy/policy.js';
 import type { Setting } from './movement.js';
+import { wholeJob, type WholeJob } from './whole-job.js';
 
 const WEIGHT_BUFFERS = 2;
 const STAGING_BUFFERS = 3;
-const PREFILL_KV_BUFFERS = 2;
 const LOAD_CHUNK_BYTES = 16 * MIB;
 /** Buffers of a tier besides those of the weights at home; each may be rounded up to a cache line (a page, for direct I/O). */
 const MOST_BUFFERS = 8;
 
-const KV_HOMES: Readonly<Record<Tier, readonly KvHome[]>> = {
-  gpu: ['gpu'],
-  cpu: ['cpuMoved', 'cpuAttended'],
-  disk: ['diskMoved', 'diskAttended'],
-};
-const AWAY_KV_HOMES: readonly KvHome[] = [...KV_HOMES.cpu, ...KV_HOMES.disk];
-const MOVED_KV_HOMES: readonly KvHome[] = ['cpuMoved', 'diskMoved'];
-const ATTENDED_KV_HOMES: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
 const ACTIVATION_HOMES: Readonly<Record<Tier, readonly Tier[]>> = { gpu: ['gpu'], cpu: ['cpu'], disk: ['disk'] };
 const AWAY_ACTIVATION_HOMES: readonly Tier[] = ['cpu', 'disk'];
 
@@ -71,48 +53,20 @@ export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<T
     constant(loadStaging(setting.model, setting.shape.weightBits) + hostDeviceBytes(setting)),
   );
   return {
-    gpu: setting.hasGpu
-      ? [sum(...gpu, prefillKvStaging(setting, job)), sum(...gpu, decodeKvStaging(setting, job))]
-      : [ZERO],
+    gpu: setting.hasGpu ? deviceKvStaging(setting, job).map((staging) => sum(...gpu, staging)) : [ZERO],
     cpu: [loading, sum(...cpu)],
     disk: [homeBytes(setting, job, 'disk')],
   };
 }
 
-interface Job {
-  /** All blocks, cut into GPU batches. */
-  readonly batches: BlockSet;
-  /** The same, cut into prefill chunks. */
-  readonly chunks: BlockSet;
-  /** All blocks, each as if it were one batch. */
-  readonly blocks: BlockSet;
-}
-
-const wholeJob = rememberedFor((sets: readonly BlockSet[], chunkTokens: number): Job => {
-  const largestBlock = Math.max(...sets.flatMap(({ blocks }) => blocks.map(({ first, end }) => end - first)));
-  const batches = unionOf(sets, sets[0]!.gpuBatchSize);
-  return { batches, chunks: inChunks(batches, chunkTokens), blocks: unionOf(sets, largestBlock) };
-});
-
-function homeBytes(setting: Setting, { blocks, chunks }: Job, tier: Tier): Affine {
-  const { model, shape, shares } = setting;
-  const [kvCache, bytes] =
-    tier === 'disk'
-      ? [reservedPages(model, shape.kvCacheBits), PAGE_BYTES]
-      : [reservedTokens, kvRowBytes(model, shape.kvCacheBits)];
+function homeBytes(setting: Setting, job: WholeJob, tier: Tier): Affine {
+  const pagedBuffers = tier === 'disk' ? Math.max(setting.shape.numGpuBatches, mostBatches(job.chunks)) : 0;
   return sum(
     weightHomeBytes(setting, tier),
-    portionTerm(shares.kvCache.largestBatch(blocks, KV_HOMES[tier], kvCache), model.numLayers * bytes),
-    activationBytes(setting, blocks, tier, tier === 'disk' ? Math.max(shape.numGpuBatches, mostBatches(chunks)) : 0),
+    kvHomeBytes(setting, job, tier),
+    activationBytes(setting, job.blocks, tier, pagedBuffers),
   );
 }
-
-/** Pages of one layer's KV rows of a sequence. */
-const reservedPages = rememberedFor(
-  (model: ModelConfig, kvCacheBits: 16 | 4): Amount =>
-    (length) =>
-      Math.ceil((reservedTokens(length) * kvRowBytes(model, kvCacheBits)) / PAGE_BYTES),
-);
 
 /** The most hidden states on a tier of a batch (block) of the set, in so many buffers that are rounded up to pages. */
 function activationBytes({ model, shares }: Setting, set: BlockSet, tier: Tier, pagedBuffers: number): Affine {
@@ -191,59 +145,22 @@ const widestTableRowBytes = rememberedFor((model: ModelConfig, weightBits: Weigh
   return Math.max(...tables.map((table) => rowBytes(model, table, weightBits)));
 });
 
-/** Prefill attends on the device, so every slot that is not at home there passes through it. */
-function prefillKvStaging({ model, shape, shares }: Setting, { chunks }: Job): Affine {
-  const rows = shares.kvCache.largestBatch(chunks, AWAY_KV_HOMES, promptTokensOf);
-  return portionTerm(rows, PREFILL_KV_BUFFERS * kvRowBytes(model, shape.kvCacheBits));
-}
-
-function decodeKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
-  const attendedRows = isDiagonal(shape) ? promptTokensOf : oneSequence;
-  const rowOf = kvRowBytes(model, shape.kvCacheBits);
-  return scale(
-    STAGING_BUFFERS * rowOf,
-    sum(
-      portionTerm(shares.kvCache.largestBatch(batches, MOVED_KV_HOMES, reservedTokens)),
-      portionTerm(shares.kvCache.largestBatch(batches, ATTENDED_KV_HOMES, attendedRows)),
-    ),
-  );
-}
-
-function diskKvStaging({ model, shape, shares }: Setting, { batches }: Job): Affine {
-  const pages = shares.kvCache.largestBatch(batches, KV_HOMES.disk, reservedPages(model, shape.kvCacheBits));
-  return portionTerm(pages, STAGING_BUFFERS * PAGE_BYTES);
-}
-
-function activationBuffers(setting: Setting, job: Job): Affine {
+function activationBuffers(setting: Setting, job: WholeJob): Affine {
   return portionTerm(largestHiddenStates(setting, job, AWAY_ACTIVATION_HOMES), STAGING_BUFFERS);
 }
 
-function diskActivationStaging(setting: Setting, job: Job): Affine {
+function diskActivationStaging(setting: Setting, job: WholeJob): Affine {
   const { amount, share } = largestHiddenStates(setting, job, ACTIVATION_HOMES.disk);
   return scale(STAGING_BUFFERS * (amount + (amount > 0 ? PAGE_BYTES : 0)), share);
 }
 
-/** The most hidden states at these homes of an item: the prompts of a chunk, or one token of each sequence of a GPU batch; diagonal: both. */
+/** The most hidden states at these homes of an item: the prompts of a chunk, or one token of each sequence of a GPU batch. */
 function largestHiddenStates(
-  { model, shape, shares }: Setting,
-  { batches, chunks }: Job,
+  { model, shares }: Setting,
+  { batches, chunks }: WholeJob,
   homes: readonly Tier[],
 ): Portion {
   const prompts = shares.activations.largestBatch(chunks, homes, promptTokensOf);
   const sequences = shares.activations.largestBatch(batches, homes, oneSequence);
-  const longest = batches.sequences.lengths[0]!.promptTokens;
-  const rows = isDiagonal(shape)
-    ? Math.min(sequences.amount * longest, sequences.amount + Math.max(prefillChunkTokens(shape), longest))
-    : Math.max(prompts.amount, sequences.amount);
-  return { amount: hiddenBytes(model) * rows, share: prompts.share };
+  return { amount: hiddenBytes(model) * Math.max(prompts.amount, sequences.amount), share: prompts.share };
 }
-
-/** The largest of expressions that are multiples of one another (constants too): it stays so wherever they are evaluated. */
-function largest(terms: readonly Affine[]): Affine {
-  return terms.reduce(
-    (most, term) => (evaluate(term, EVERYWHERE_ONE) > evaluate(most, EVERYWHERE_ONE) ? term : most),
-    ZERO,
-  );
-}
-
-const EVERYWHERE_ONE = Object.fromEntries(PLACEMENT_VARIABLES.map((name) => [name, 1])) as unknown as PlacementPoint;

@@ -4,7 +4,6 @@ import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { LayerKind } from '../models/tensors.js';
 import { prefillChunkTokens } from '../policy/policy.js';
-import { reservedWorkload } from '../policy/reserved-workload.js';
 import type { Realisation } from '../policy/realisation.js';
 import { once } from '../remembered.js';
 import type { Phase } from '../tiers.js';
@@ -45,7 +44,7 @@ export function costTerms(
   const setting: Setting = { model, shape, shares, device, hasGpu: hasGpuTier(hardware) };
   const sets = blockSets(workload, shape);
   const blocks = sets.flatMap((set) => set.blocks);
-  const peaks = once(() => peakBytes(setting, blockSets(reservedWorkload(shape, workload), shape)));
+  const peaks = once(() => peakBytes(setting, sets));
   const segments = once(() => jobSegments(setting, hardware, sets));
   return {
     get segments() {

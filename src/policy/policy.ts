@@ -37,8 +37,8 @@ export interface Policy {
    */
   readonly sparseValueFraction?: number;
   /**
-   * zigzag: blocks one after the other. diagonal: one block, where the next sequence takes the slot of one that has ended; every
-   * slot has room for the longest sequence. Absent: zigzag.
+   * zigzag: blocks one after the other. diagonal: one block in the memory of these, where waiting sequences enter as others end.
+   * Absent: zigzag.
    */
   readonly schedule?: Schedule;
   /** Run the six tasks concurrently. */

@@ -18,6 +18,7 @@ import type { Workload } from '../workload/workload.js';
 import { checkFractions } from './check-policy.js';
 import {
   blockSize,
+  isDiagonal,
   TENSOR_CLASSES,
   type Placement,
   type Policy,
@@ -25,7 +26,7 @@ import {
   type TierBytes,
   type TierFractions,
 } from './policy.js';
-import { reservedWorkload } from './reserved-workload.js';
+import { diagonalRoom, type Room } from './room.js';
 import { realiseSlots, type SlotRuns } from './slots.js';
 
 /** Rows [0, gpuRows) live on gpu, the next cpuRows on cpu, the rest on disk. Vectors: cols = 1, wholly on the device tier. */
@@ -73,7 +74,7 @@ export function realise(model: ModelConfig, policy: Policy, workload: Workload, 
   const slots = realiseSlots(policy, device);
   const bytes = {
     weights: weightBytes(model, weights, policy.weightBits, () => true),
-    ...slotBytes(model, policy, reservedWorkload(policy, workload), slots),
+    ...slotBytes(model, policy, workload, slots, device),
   };
   const placement = {
     weights: fractions(matrices, policy.placement.weights),
@@ -142,13 +143,22 @@ function slotBytes(
   model: ModelConfig,
   policy: Policy,
   workload: Workload,
-  { kvCache, activations }: SlotRuns,
+  slots: SlotRuns,
+  device: Device,
 ): { kvCache: TierBytes; activations: TierBytes } {
+  const { kvCache, activations } = slots;
   const kvTokenBytes = model.numLayers * kvRowBytes(model, policy.kvCacheBits);
   return {
-    kvCache: mostPerTier(policy, workload, kvCache, reservedTokens, kvTokenBytes),
+    kvCache: isDiagonal(policy)
+      ? pagedBytes(diagonalRoom(policy, workload, slots, device), kvTokenBytes)
+      : mostPerTier(policy, workload, kvCache, reservedTokens, kvTokenBytes),
     activations: mostPerTier(policy, workload, activations, promptTokensOf, hiddenBytes(model)),
   };
+}
+
+function pagedBytes({ kvPages: { gpu, cpu, disk }, pageRows }: Room, kvTokenBytes: number): TierBytes {
+  const pageBytes = pageRows * kvTokenBytes;
+  return { gpu: gpu * pageBytes, cpu: cpu * pageBytes, disk: disk * pageBytes };
 }
 
 function mostPerTier(

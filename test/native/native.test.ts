@@ -12,6 +12,7 @@ const TESTS = [
   'int4_fit_test',
   'thread_pool_test',
   'tier_test',
+  'admission_test',
   'engine_test',
   'quantization_cache_test',
   'cuda_device_test',
