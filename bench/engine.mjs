@@ -1,9 +1,11 @@
 /**
  * How fast the CPU engine is with everything in RAM: prompt 512, generate 32, at several batch sizes, as tokens per second
- * of each phase and as shares of what the machine's arithmetic and memory give in the same run. Random weights of a
- * Llama's shape (1.1B by default). Needs `npm run build` and the native engine; 1.1B needs 2.2 GB of disk and RAM.
+ * of each phase (medians of --runs runs) and as shares of what the machine's arithmetic and memory give in the same run.
+ * Random weights of a Llama's shape (1.1B by default). Needs `npm run build` and the native engine; 1.1B needs 2.2 GB of
+ * disk and RAM.
  *
- *   node bench/engine.mjs [--dtype bfloat16|float16] [--weight-bits 16,4] [--batches 1,4,16,64] [--layers 22] [--threads N] [--json]
+ *   node bench/engine.mjs [--dtype bfloat16|float16] [--weight-bits 16,4] [--batches 1,4,16,64] [--layers 22] [--threads N]
+ *                         [--runs 1] [--json]
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -27,6 +29,7 @@ const { values: options } = parseArgs({
     batches: { type: 'string', default: '1,4,16,64' },
     layers: { type: 'string', default: '22' },
     threads: { type: 'string', default: '0' },
+    runs: { type: 'string', default: '1' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -44,6 +47,7 @@ process.on('exit', () => rmSync(temporary, { recursive: true, force: true }));
 process.on('SIGINT', () => process.exit(130));
 const folder = await openModelFolder(writeRandomLlama(temporary, shape));
 
+const median = (values) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
 const best = ({ seconds, work }) => work / Math.min(...seconds);
 
 /** The machine's ceilings, best of several: a share of them is never flattered by a disturbed ceiling. */
@@ -92,7 +96,13 @@ async function runOf(weightBits, batch) {
     ...(numThreads > 0 && { numThreads }),
   });
   try {
-    return await engine.run(lengths.map((_, index) => sequenceOf(index)));
+    const runs = [];
+    for (let i = 0; i < Number(options.runs); ++i)
+      runs.push(await engine.run(lengths.map((_, index) => sequenceOf(index))));
+    return {
+      prefillSeconds: median(runs.map((run) => run.prefillSeconds)),
+      decodeSeconds: median(runs.map((run) => run.decodeSeconds)),
+    };
   } finally {
     await engine.close();
   }
