@@ -1,7 +1,7 @@
 /** What a policy will take: seconds, bytes and peaks, from the same terms that the linear program optimises. */
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
-import type { Policy } from '../policy/policy.js';
+import { isDiagonal, type Policy } from '../policy/policy.js';
 import { checkPlacement, realise, type Realisation } from '../policy/realisation.js';
 import { once } from '../remembered.js';
 import { LINKS, STAGES, TIERS, type Phase, type StageName, type Tier } from '../tiers.js';
@@ -12,7 +12,7 @@ import type { Estimate, LinkBytes, StageSeconds } from './estimate-types.js';
 import { costTerms } from './terms.js';
 
 export interface EstimateOptions {
-  /** true: of the whole slices that the engine will place; false: of the fractions as they are. */
+  /** true: of the whole slices that the engine will place (always so of the diagonal schedule); false: of the fractions as they are. */
   readonly realised: boolean;
 }
 
@@ -27,7 +27,7 @@ export function estimate(
   policy: Policy,
   options: EstimateOptions = { realised: false },
 ): Estimate {
-  if (options.realised) return estimateRealised(model, hardware, workload, policy).whole();
+  if (options.realised || isDiagonal(policy)) return estimateRealised(model, hardware, workload, policy).whole();
   checkPlacement(policy, hardware.device);
   return evaluateTerms(costTerms(model, hardware, workload, policy), placementPoint(policy));
 }

@@ -25,14 +25,24 @@ export interface StepLoad {
   readonly launches: readonly Launch[];
 }
 
+/** Steps that are priced together, as one load or as two: of prompts, and of tokens beside them. */
+export interface StepGroup extends Pick<StepLoad, 'numRuns' | 'launches'> {
+  readonly parts: readonly StepLoad[];
+}
+
+/** Steps in which all do the same. */
+export function groupOf(load: StepLoad): StepGroup {
+  return { numRuns: load.numRuns, launches: load.launches, parts: [load] };
+}
+
 /** KV rows may grow by this factor within one segment of decode steps, unless that made too many segments. */
 const SEGMENT_GROWTH = 1.5;
 const MOST_SEGMENTS = 8;
 /** Where sequences end at different steps the load of a step changes for that reason, too. */
 const SEGMENTS_OF_MIXED_LENGTHS = 6;
 
-const PREFILL: StepRange = { from: 0, to: 1 };
-const DECODE: StepRange = { from: 1, to: Infinity };
+export const PREFILL: StepRange = { from: 0, to: 1 };
+export const DECODE: StepRange = { from: 1, to: Infinity };
 
 export const prefillLoad = remembered((set: BlockSet): StepLoad => stepLoad(set, PREFILL));
 
@@ -70,7 +80,7 @@ const decodeRanges = remembered(({ lengths }: JobSequences): StepRange[] => {
 });
 
 /** GPU batches of all runs. */
-export function numLaunches({ launches }: StepLoad): number {
+export function numLaunches({ launches }: Pick<StepLoad, 'launches'>): number {
   return launches.reduce((total, { count }) => total + count, 0);
 }
 

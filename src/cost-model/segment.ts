@@ -5,7 +5,7 @@ import { once } from '../remembered.js';
 import { LINKS, type Link } from '../tiers.js';
 import { AffineSum, constant, scale, sum, type Affine } from './affine.js';
 import { serialSeconds, type BatchShape, type Segment } from './cost-terms.js';
-import { numLaunches, type StepLoad } from './loads.js';
+import { numLaunches, type StepGroup } from './loads.js';
 import type { Movement } from './movement.js';
 
 /** What one schedule layer does. */
@@ -23,7 +23,7 @@ export function makeSegment(
   { overlap }: BatchShape,
   hardware: HardwareProfile,
   place: Pick<Segment, 'phase' | 'computes' | 'count' | 'countInBlock'>,
-  load: StepLoad,
+  load: StepGroup,
   work: () => LayerWork,
 ): Segment {
   const run = once(() => runOf(hardware, load, work()));
@@ -57,7 +57,7 @@ interface Run {
   readonly handOvers: Affine;
 }
 
-function runOf(hardware: HardwareProfile, load: StepLoad, work: LayerWork): Run {
+function runOf(hardware: HardwareProfile, load: StepGroup, work: LayerWork): Run {
   const perRun = 1 / load.numRuns;
   const moved = newTransfers();
   for (const movement of work.weights) addMovement(moved, hardware, 1, movement);

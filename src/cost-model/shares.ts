@@ -24,7 +24,7 @@ export interface Portion {
 }
 
 /** Answers are remembered by the identity of `homes`: pass constants. */
-interface SlotShares<Home> {
+export interface SlotShares<Home> {
   /** Of an amount summed over all sequences of the set, the part of those at these homes. */
   total(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
   /** GPU batches x steps in which a sequence at these homes is live. */
@@ -141,6 +141,11 @@ function plannedSlots<Home>(shareOfHome: (home: Home) => Affine): SlotShares<Hom
 const MOVED_HOME: Readonly<Record<Tier, KvHome>> = { gpu: 'gpu', cpu: 'cpuMoved', disk: 'diskMoved' };
 const ATTENDED_HOME: Readonly<Record<Tier, KvHome>> = { gpu: 'gpu', cpu: 'cpuAttended', disk: 'diskAttended' };
 
+/** Of a realised slot. */
+export function kvHomeOf({ tier, cpuAttention }: { readonly tier: Tier; readonly cpuAttention: boolean }): KvHome {
+  return (cpuAttention ? ATTENDED_HOME : MOVED_HOME)[tier];
+}
+
 /** Realised slices. */
 export function realisedShares(model: ModelConfig, shape: BatchShape, realisation: Realisation): Shares {
   const { weightBits } = shape;
@@ -188,7 +193,7 @@ export function realisedShares(model: ModelConfig, shape: BatchShape, realisatio
         return counted(totalOf(set, onTier));
       },
     },
-    kvCache: realisedSlots(kvCache, ({ tier, cpuAttention }) => (cpuAttention ? ATTENDED_HOME : MOVED_HOME)[tier]),
+    kvCache: realisedSlots(kvCache, kvHomeOf),
     activations: realisedSlots(activations, ({ tier }) => tier),
   };
 }
@@ -212,6 +217,7 @@ function realisedSlots<Run extends SlotRun, Home>(runs: readonly Run[], homeOf: 
 
 const ONE = constant(1);
 
-function counted(amount: number): Portion {
+/** A portion that was counted. */
+export function counted(amount: number): Portion {
   return { amount, share: ONE };
 }

@@ -34,6 +34,8 @@ export interface Slot {
   readonly cpuAttention: boolean;
 }
 
+type BatchOfPolicy = Pick<Policy, 'gpuBatchSize' | 'numGpuBatches' | 'prefillChunkTokens'>;
+
 const MOST_PAGE_ROWS = 64;
 
 /** Whole chunks of attention; a job of shorter sequences needs one page for each. */
@@ -95,7 +97,7 @@ class Sums {
 }
 
 /** Of a policy whose slots are realised. */
-export function diagonalRoom(policy: Policy, workload: Workload, slotRuns: SlotRuns, device: Device): Room {
+export function diagonalRoom(policy: BatchOfPolicy, workload: Workload, slotRuns: SlotRuns, device: Device): Room {
   const deviceTier = device === 'cpu' ? 'cpu' : 'gpu';
   const room = emptyRoom(kvPageRows(jobSequences(workload)));
   const lengths = listedLengths(policy, workload);

@@ -9,6 +9,7 @@ import { runBatch, type BatchOptions, type BatchProgress } from '../../src/batch
 import { everythingInMemory } from '../../src/engine/default-policy.js';
 import { openModelFolder } from '../../src/engine/model-folder.js';
 import { loadTokenizer } from '../../src/engine/tokenizer.js';
+import { SCHEDULES } from '../../src/policy/policy.js';
 import { describeNative, KJV, readJson, ROOT } from '../engine/native.js';
 import { temporaryFolder } from '../engine/temporary-folder.js';
 
@@ -142,32 +143,38 @@ describeNative('interrupted jobs', () => {
     expect(lines(outputPath)).toHaveLength(64);
   });
 
-  test('kill -9 in the middle, then the same job again', async () => {
+  test.each(SCHEDULES)('%s: kill -9 in the middle, then the same job again', async (schedule) => {
+    let n = 0;
+    const text = promptText.replace(/"max_tokens": \d+/g, () => `"max_tokens": ${4 + ((n++ * 11) % 23)}`);
+    const inputPath = `${newOutput()}.prompts`;
+    writeFileSync(inputPath, text);
     const whole = newOutput();
-    await runBatch(options(whole));
+    await runBatch(options(whole, {}, text));
     const outputPath = newOutput();
+    const policy = { ...everythingInMemory('cpu', 8), schedule };
     const script = `
       const dist = (path) => import(${JSON.stringify(`${ROOT}dist/`)} + path);
       const { runBatch } = await dist('batch/run-batch.js');
       const { readPromptFile } = await dist('batch/prompt-file.js');
       const { openModelFolder } = await dist('engine/model-folder.js');
       const { loadTokenizer } = await dist('engine/tokenizer.js');
-      const { everythingInMemory } = await dist('engine/default-policy.js');
       const model = ${JSON.stringify(KJV)};
       const folder = await openModelFolder(model);
       const tokenizer = await loadTokenizer(model);
       await runBatch({
-        prompts: await readPromptFile(model + '/prompts.jsonl', folder.model, tokenizer), tokenizer,
+        prompts: await readPromptFile(${JSON.stringify(inputPath)}, folder.model, tokenizer), tokenizer,
         outputPath: ${JSON.stringify(outputPath)},
-        engine: { folder, device: 'cpu', policy: everythingInMemory('cpu', 8), numThreads: 1 },
+        engine: { folder, device: 'cpu', policy: ${JSON.stringify(policy)}, numThreads: 1 },
         onProgress: (p) => { if (p.finishedRequests >= 24) process.kill(process.pid, 'SIGKILL'); },
       });`;
     const job = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: 'inherit' });
     const [, signal] = (await once(job, 'exit')) as [number | null, string | null];
     expect(signal).toBe('SIGKILL');
     expect(existsSync(outputPath)).toBe(false);
-    const { resumedRequests } = await runBatch(options(outputPath));
+    const engine = { ...options(outputPath).engine, policy };
+    const { resumedRequests, requests } = await runBatch(options(outputPath, { engine }, text));
     expect(resumedRequests).toBeGreaterThanOrEqual(24);
+    expect(requests.length).toBeGreaterThan(0);
     expect(sorted(outputPath)).toEqual(sorted(whole));
   });
 

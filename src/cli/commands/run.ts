@@ -1,8 +1,7 @@
 import type { RunResult } from '../../engine/engine.js';
 import { FlexplanError } from '../../errors.js';
-import { isDiagonal, type Schedule, SCHEDULES } from '../../policy/policy.js';
+import { SCHEDULES } from '../../policy/policy.js';
 import type { RunDocument } from '../../report/run-document.js';
-import type { Plan } from '../../solver/plan.js';
 import { defineCommand, type Context, type Options } from '../command.js';
 import * as option from '../options.js';
 
@@ -39,14 +38,6 @@ async function planOf(given: Options<typeof options>, context: Context) {
   return planJob({ ...given, hw: given.hw! });
 }
 
-/** The plan with the schedule that is asked for. */
-function scheduled(plan: Plan, schedule: Schedule | undefined, context: Context): Plan {
-  const policy = schedule ? { ...plan.policy, schedule } : plan.policy;
-  if (isDiagonal(policy))
-    context.note('Times and traffic are predicted for the zig-zag schedule, memory for the diagonal one.');
-  return { ...plan, policy };
-}
-
 async function writeFiles({ out, trace }: Options<typeof options>, document: RunDocument, run: RunResult) {
   const { writeFileAtomic, writeJson } = await import('../files.js');
   if (out !== undefined) writeJson(out, document);
@@ -68,7 +59,7 @@ export const runCommand = defineCommand({
     const { runJob } = await import('../run-job.js');
     const { withSparseValues } = await import('../documents.js');
     const policy = withSparseValues(planned.plan.policy, given.sparseValues);
-    const plan = scheduled({ ...planned.plan, policy }, given.schedule, context);
+    const plan = { ...planned.plan, policy: given.schedule ? { ...policy, schedule: given.schedule } : policy };
     const job = await runJob(plan, given.model, given, given.trace !== undefined, context);
     if (job.badRequests > 0)
       context.note(`${job.badRequests} requests could not be served; their lines in ${given.output} say why.`);
