@@ -1,7 +1,9 @@
 set(FLEXPLAN_CPU_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/dispatch.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/experts.cpp
   ${CMAKE_CURRENT_LIST_DIR}/isa_generic.cpp
-  ${CMAKE_CURRENT_LIST_DIR}/ops.cpp)
+  ${CMAKE_CURRENT_LIST_DIR}/ops.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/sampling.cpp)
 
 # Kernels are compiled optimised in every build type (less so under sanitizers). Products and sums are fused only where the source says so: the order of
 # roundings is part of the result.

@@ -120,6 +120,8 @@ class CudaDevice final : public Device {
 
   void copy(std::span<const CopyPiece> pieces) override;
   std::span<const float> view(const float* data, int64_t count, std::vector<float>& scratch) override;
+  std::vector<int32_t> chooseTokens(const float* logits, std::span<const cpu::TokenChoice> choices,
+                                    int64_t vocabSize) override;
   void matmul(std::span<const cpu::Matmul> ops, int64_t tokens) override;
   void toFloat(DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out) override {
     cuda::toFloat(next(), from, rows, numRows, cols, out);
@@ -132,8 +134,6 @@ class CudaDevice final : public Device {
     cuda::norm(next(), x, weight, bias, epsilon, tokens, size, y);
   }
   void add(const float* x, int64_t count, float* y) override { cuda::add(next(), x, count, y); }
-  void addScaledRows(const float* x, std::span<const int32_t> rows, std::span<const float> scales, int64_t size,
-                     float* y) override;
   void activate(cpu::Activation f, const float* gate, int64_t count, float* x) override {
     cuda::activate(next(), f, gate, count, x);
   }
@@ -141,14 +141,31 @@ class CudaDevice final : public Device {
             int64_t xStride, float* x) override;
   void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) override;
   void storeKvRows(const KvRows& from, std::span<const KvRun> runs) override;
+  void route(const float* scores, int64_t tokens, const cpu::Routing& routing, const cpu::ExpertRows& out) override {
+    cuda::route(next(), scores, tokens, routing, out);
+  }
+  void gatherRows(const float* x, const int32_t* rows, int64_t count, int64_t size, float* out) override {
+    cuda::gatherRows(next(), DataType::kFloat32, reinterpret_cast<const std::byte*>(x), rows, count, size, out);
+  }
+  void matmulByExpert(std::span<const cpu::Matmul> ops, const int32_t* ends, int64_t numExperts,
+                      int64_t numRows) override;
+  void addExpertRows(const float* x, const cpu::ExpertRows& rows, int64_t tokens, int64_t numActive, int64_t size,
+                     float* y) override {
+    cuda::addExpertRows(next(), x, rows, tokens, numActive, size, y);
+  }
 
  private:
   // The stream for the operation that is queued next; what it needs is on its way.
   Stream next();
   void waitForAll();
-  const void* inputFor(const cpu::Matmul& op, int64_t tokens);
+  struct Input {
+    const void* x;
+    int64_t stride;
+  };
+  Input inputFor(const cpu::Matmul& op, int64_t tokens);
+  static Matmul withInput(const cpu::Matmul& op, const Input& input);
   void multiply(std::span<const cpu::Matmul> ops, int64_t tokens);
-  void multiplyByCublas(const cpu::Matmul& op, const void* x, int64_t xStride, int64_t tokens);
+  void multiplyByCublas(const cpu::Matmul& op, const Input& input, int64_t tokens);
   std::shared_ptr<Scratch> scratch() const;
   AttentionShape shapeOf(const cpu::AttentionShape& shape, const cpu::AttentionSequence& sequence) const;
   const AttentionSequence* upload(std::span<const cpu::AttentionSequence> sequences);
@@ -272,6 +289,24 @@ std::span<const float> CudaDevice::view(const float* data, int64_t count, std::v
   return {seen, static_cast<size_t>(count)};
 }
 
+// Tokens are chosen into the memory of a matmul's input, which is in use by nobody then and has room for more.
+std::vector<int32_t> CudaDevice::chooseTokens(const float* logits, std::span<const cpu::TokenChoice> choices,
+                                              int64_t vocabSize) {
+  const auto reserved = scratch();
+  const auto count = static_cast<int64_t>(choices.size());
+  const int64_t bytes = count * int64_t{sizeof(int32_t)};
+  if (bytes > std::min(reserved->input.bytes(), reserved->seen.bytes()))
+    throw Error(ErrorCode::kEngine, "expected as many sequences as reserved, got " + std::to_string(count) +
+                                        "; this is a fault of the engine");
+  auto* const tokens = reserved->input.as<int32_t>();
+  const cpu::TokenChoice* const uploaded = ring_.put(choices);
+  cuda::chooseTokens(next(), logits, uploaded, count, vocabSize, tokens);
+  const auto* const seen = reserved->seen.as<int32_t>();
+  api_->copy(reserved->seen.data(), tokens, bytes, CopyKind::kToHost, next());
+  await(mark());
+  return {seen, seen + count};
+}
+
 // Products that share type and input are launched together.
 void CudaDevice::matmul(std::span<const cpu::Matmul> ops, int64_t tokens) {
   while (!ops.empty() && tokens > 0) {
@@ -286,28 +321,40 @@ void CudaDevice::matmul(std::span<const cpu::Matmul> ops, int64_t tokens) {
 }
 
 void CudaDevice::multiply(std::span<const cpu::Matmul> ops, int64_t tokens) {
-  const cpu::WeightMatrix& weight = ops.front().weight;
-  const void* x = ops.front().x;
-  int64_t xStride = ops.front().xStride;
-  if (weight.dtype != DataType::kFloat32) {
-    x = inputFor(ops.front(), tokens);
-    xStride = matmulInputStride(weight.cols);
-  }
-  if (cublas_ && tokens > kFewTokens && weight.dtype != DataType::kInt4) {
-    for (const cpu::Matmul& op : ops) multiplyByCublas(op, x, xStride, tokens);
+  const Input input = inputFor(ops.front(), tokens);
+  if (cublas_ && tokens > kFewTokens && ops.front().weight.dtype != DataType::kInt4) {
+    for (const cpu::Matmul& op : ops) multiplyByCublas(op, input, tokens);
     return;
   }
   std::array<Matmul, kMostMatmuls> products;
-  for (size_t n = 0; n < ops.size(); ++n) {
-    const cpu::Matmul& op = ops[n];
-    products[n] = {op.weight.dtype, op.weight.cols, {}, op.weight.numPieces, op.bias, x, xStride, op.out, op.outStride};
-    for (int piece = 0; piece < op.weight.numPieces; ++piece)
-      products[n].pieces[piece] = {op.weight.pieces[piece].data, op.weight.pieces[piece].rows};
-  }
+  for (size_t n = 0; n < ops.size(); ++n) products[n] = withInput(ops[n], input);
   cuda::matmul(next(), products.data(), static_cast<int>(ops.size()), tokens);
 }
 
-const void* CudaDevice::inputFor(const cpu::Matmul& op, int64_t tokens) {
+// One launch for each projection: that of all experts.
+void CudaDevice::matmulByExpert(std::span<const cpu::Matmul> ops, const int32_t* ends, int64_t numExperts,
+                                int64_t numRows) {
+  if (ops.empty() || numRows == 0) return;
+  const Input input = inputFor(ops.front(), numRows);
+  const size_t count = static_cast<size_t>(numExperts), each = ops.size() / count;
+  for (size_t projection = 0; projection < each; ++projection) {
+    std::vector<Matmul> products;
+    for (size_t e = 0; e < count; ++e) products.push_back(withInput(ops[e * each + projection], input));
+    const Matmul* const uploaded = ring_.put(std::span<const Matmul>(products));
+    cuda::matmulByExpert(next(), products.data(), uploaded, static_cast<int>(count), ends, numRows);
+  }
+}
+
+Matmul CudaDevice::withInput(const cpu::Matmul& op, const Input& input) {
+  Matmul product{op.weight.dtype, op.weight.cols, {}, op.weight.numPieces, op.bias, input.x, input.stride, op.out, op.outStride};
+  for (int piece = 0; piece < op.weight.numPieces; ++piece)
+    product.pieces[piece] = {op.weight.pieces[piece].data, op.weight.pieces[piece].rows};
+  return product;
+}
+
+// What op multiplies, in the type that is multiplied.
+CudaDevice::Input CudaDevice::inputFor(const cpu::Matmul& op, int64_t tokens) {
+  if (op.weight.dtype == DataType::kFloat32) return {op.x, op.xStride};
   const auto reserved = scratch();
   const int64_t bytes = matmulInputBytes(op.weight.dtype, tokens, op.weight.cols);
   if (bytes > reserved->input.bytes())
@@ -315,11 +362,11 @@ const void* CudaDevice::inputFor(const cpu::Matmul& op, int64_t tokens) {
                                         " bytes of input as reserved, got " + std::to_string(bytes) +
                                         "; this is a fault of the engine");
   matmulInput(next(), op.weight.dtype, op.x, op.xStride, tokens, op.weight.cols, reserved->input.data());
-  return reserved->input.data();
+  return {reserved->input.data(), matmulInputStride(op.weight.cols)};
 }
 
 // The bias is written first and the products are added to it.
-void CudaDevice::multiplyByCublas(const cpu::Matmul& op, const void* x, int64_t xStride, int64_t tokens) {
+void CudaDevice::multiplyByCublas(const cpu::Matmul& op, const Input& input, int64_t tokens) {
   float* out = op.out;
   if (op.bias) {
     int64_t rows = 0;
@@ -330,17 +377,10 @@ void CudaDevice::multiplyByCublas(const cpu::Matmul& op, const void* x, int64_t 
     const cpu::WeightPiece& piece = op.weight.pieces[n];
     if (piece.rows == 0) continue;
     next();
-    cublas_->multiply({op.weight.dtype, piece.data, x, out, piece.rows, op.weight.cols, tokens, xStride, op.outStride},
+    cublas_->multiply({op.weight.dtype, piece.data, input.x, out, piece.rows, op.weight.cols, tokens, input.stride, op.outStride},
                       op.bias != nullptr);
     out += piece.rows;
   }
-}
-
-void CudaDevice::addScaledRows(const float* x, std::span<const int32_t> rows, std::span<const float> scales,
-                               int64_t size, float* y) {
-  const int32_t* const uploadedRows = ring_.put(rows);
-  const float* const uploadedScales = ring_.put(scales);
-  cuda::addScaledRows(next(), x, uploadedRows, uploadedScales, static_cast<int64_t>(rows.size()), size, y);
 }
 
 void CudaDevice::rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads,

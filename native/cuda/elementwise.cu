@@ -59,11 +59,6 @@ __global__ void activateKernel(const float* gate, int64_t count, float* x, bool 
   });
 }
 
-__global__ void addScaledRowsKernel(const float* x, const int32_t* rows, const float* scales, int64_t size, float* y) {
-  const int64_t col = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, n = blockIdx.y;
-  if (col < size) y[rows[n] * size + col] += scales[n] * x[n * size + col];
-}
-
 // (a, b) -> (a cos - b sin, b cos + a sin), a and b half a head apart. One thread: one pair in kRopeHeads heads.
 constexpr int64_t kRopeHeads = 4;
 __global__ void ropeKernel(const int32_t* positions, const float* inverseFrequencies, int64_t tokens, int64_t numHeads,
@@ -112,14 +107,6 @@ void activate(Stream stream, Activation f, const float* gate, int64_t count, flo
     case Activation::kGeluTanh: return launch(activateKernel<Activation::kGeluTanh>, shape, gate, count, x, aligned);
     case Activation::kSilu: return launch(activateKernel<Activation::kSilu>, shape, gate, count, x, aligned);
   }
-}
-
-void addScaledRows(Stream stream, const float* x, const int32_t* rows, const float* scales, int64_t count, int64_t size,
-                   float* y) {
-  constexpr int64_t kMostRows = 65535;
-  for (int64_t n = 0; n < count; n += kMostRows)
-    launch(addScaledRowsKernel, {stream, ceilDivide(size, kThreads), count - n < kMostRows ? count - n : kMostRows, 1, kThreads, 0},
-           x + n * size, rows + n, scales + n, size, y);
 }
 
 void rope(Stream stream, const int32_t* positions, const float* inverseFrequencies, int64_t tokens, int64_t numHeads,

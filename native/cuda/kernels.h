@@ -21,6 +21,8 @@
 
 #include "core/data_type.h"
 #include "cpu/activation.h"
+#include "cpu/experts.h"
+#include "cpu/sampling.h"
 
 namespace flexplan::cuda {
 
@@ -32,7 +34,7 @@ using Stream = void*;  // a cudaStream_t
 void toFloat(Stream stream, DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out);
 // kInt4: the bytes of quantizeInt4 (quant/int4.h).
 void fromFloat(Stream stream, DataType to, const float* rows, int64_t numRows, int64_t cols, std::byte* out);
-// out[n] = the values of row places[n] of a table in `from`; an embedding.      out: [count, cols]
+// out[n] = the values of row places[n] of a table in `from`      out: [count, cols]
 void gatherRows(Stream stream, DataType from, const std::byte* table, const int32_t* places, int64_t count, int64_t cols,
                 float* out);
 
@@ -60,9 +62,6 @@ void norm(Stream stream, const float* x, const float* weight, const float* bias,
           int64_t size, float* y);
 // y += x
 void add(Stream stream, const float* x, int64_t count, float* y);
-// y[rows[n]] += scales[n] * x[n]      x: [count, size]; no row twice
-void addScaledRows(Stream stream, const float* x, const int32_t* rows, const float* scales, int64_t count, int64_t size,
-                   float* y);
 // x = f(x), or x = f(gate) * x when gate is not null
 void activate(Stream stream, cpu::Activation f, const float* gate, int64_t count, float* x);
 // As cpu::rope. positions: [tokens]; inverseFrequencies: [headDim / 2]
@@ -117,6 +116,18 @@ void matmul(Stream stream, const Matmul* ops, int count, int64_t tokens);
 // out[t] = row for every t      row: [size]; out: [count, outStride]; a bias, before products are added to it
 void repeatRow(Stream stream, const float* row, int64_t size, int64_t count, int64_t outStride, float* out);
 
+// ---- Mixtures of experts -------------------------------------------------------------------------------------------------
+
+// As cpu::route.
+void route(Stream stream, const float* scores, int64_t tokens, const cpu::Routing& routing, const cpu::ExpertRows& out);
+// One matmul for each of `count` experts in one launch, each over its own of `tokens` rows of x and out: expert e has
+// [ends[e - 1], ends[e]). All are alike but for weights and bias. ops: host; deviceOps: the same on the device. The number of
+// tokens that chooses the kernel is that of an expert on average.
+void matmulByExpert(Stream stream, const Matmul* ops, const Matmul* deviceOps, int count, const int32_t* ends, int64_t tokens);
+// y[t] += sum_n rows.weights[t, n] * x[rows.rows[t, n]], in order of n      y: [tokens, size]
+void addExpertRows(Stream stream, const float* x, const cpu::ExpertRows& rows, int64_t tokens, int64_t numActive, int64_t size,
+                   float* y);
+
 // ---- Attention -----------------------------------------------------------------------------------------------------------
 
 // The KV cache of one sequence in one layer: row p is at pages[p / pageRows] + p % pageRows * kvRowBytes. Pages begin at multiples
@@ -155,7 +166,8 @@ void decodeAttention(Stream stream, const AttentionShape& shape, const Attention
 
 // ---- Choosing tokens -----------------------------------------------------------------------------------------------------
 
-// tokens[r] = the index of the largest of logits[r] (the lowest of equals)      logits: [rows, vocabSize]
-void argmax(Stream stream, const float* logits, int64_t rows, int64_t vocabSize, int32_t* tokens);
+// As cpu::chooseToken for each row of logits [rows, vocabSize], with weights relative to the most likely token's that are rounded
+// to fp32 and to multiples of 2^-40.
+void chooseTokens(Stream stream, const float* logits, const cpu::TokenChoice* choices, int64_t rows, int64_t vocabSize, int32_t* tokens);
 
 }  // namespace flexplan::cuda

@@ -72,4 +72,14 @@ void matmul(Stream stream, const Matmul* ops, int count, int64_t tokens) {
   tokens <= kFewTokens ? matmulFew(stream, batch) : matmulMany(stream, batch);
 }
 
+void matmulByExpert(Stream stream, const Matmul* ops, const Matmul* deviceOps, int count, const int32_t* ends, int64_t tokens) {
+  int64_t rows = 0;
+  for (int p = 0; p < ops[0].numPieces; ++p) rows += ops[0].pieces[p].rows;
+  if (rows == 0 || tokens <= 0) return;
+  const ExpertBatch batch{deviceOps, ends, ops[0].dtype, rows, tokens, count};
+  for (int i = 0; i < count; ++i)
+    if (!fitsFragments(ops[i])) return matmulSimple(stream, batch);
+  tokensOfOne(batch) <= kFewTokens ? matmulFew(stream, batch) : matmulMany(stream, batch);
+}
+
 }  // namespace flexplan::cuda

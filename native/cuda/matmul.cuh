@@ -15,7 +15,7 @@ namespace flexplan::cuda {
 constexpr int kDepth = 64;  // columns: a group of int4, 128 bytes of 16-bit x
 constexpr int kSteps = kDepth / 16;
 
-// All the matmuls of a launch, as kernels get them.
+// All the matmuls of a launch, as kernels get them: over the same tokens, ...
 struct MatmulBatch {
   Matmul ops[kMostMatmuls];
   int64_t rows[kMostMatmuls];
@@ -24,21 +24,56 @@ struct MatmulBatch {
 };
 MatmulBatch makeBatch(const Matmul* ops, int count, int64_t tokens);
 
+// ... or of experts that are alike, over tokens that are sorted by expert: expert e has [ends[e - 1], ends[e]).
+struct ExpertBatch {
+  const Matmul* ops;    // [count]
+  const int32_t* ends;  // [count]
+  DataType dtype;
+  int64_t rows, tokens;
+  int count;
+};
+
 // Tiles of `tileRows` rows in all ops together.
 int64_t countRowTiles(const MatmulBatch& batch, int64_t tileRows);
+inline int64_t countRowTiles(const ExpertBatch& batch, int64_t tileRows) { return ceilDivide(batch.rows, tileRows); }
+// Tiles of `tileTokens` tokens, none of which has tokens of two experts: no more than so many.
+inline int64_t mostTokenTiles(const MatmulBatch& batch, int64_t tileTokens) { return ceilDivide(batch.tokens, tileTokens); }
+inline int64_t mostTokenTiles(const ExpertBatch& batch, int64_t tileTokens) {
+  return batch.tokens / tileTokens + (batch.tokens < batch.count ? batch.tokens : batch.count);
+}
 
-struct RowTile {
+inline DataType typeOf(const MatmulBatch& batch) { return batch.ops[0].dtype; }
+inline DataType typeOf(const ExpertBatch& batch) { return batch.dtype; }
+// What the choice of a kernel goes by. Experts: on average; how many each has is known on the GPU alone.
+inline int64_t tokensOfOne(const MatmulBatch& batch) { return batch.tokens; }
+inline int64_t tokensOfOne(const ExpertBatch& batch) { return ceilDivide(batch.tokens, batch.count); }
+
+// What a block computes: rows from firstRow on of an op that has `rows` of them, for tokens [firstToken, endToken).
+struct Tile {
   int op;
-  int64_t firstRow;
+  int64_t firstRow, rows, firstToken, endToken;
 };
-__device__ __forceinline__ RowTile findRowTile(const MatmulBatch& batch, int64_t tile, int64_t tileRows) {
+__device__ __forceinline__ Tile findTile(const MatmulBatch& batch, int64_t rowTile, int64_t tileRows, int64_t tokenTile,
+                                         int64_t tileTokens) {
   int op = 0;
   for (; op + 1 < batch.count; ++op) {
     const int64_t tiles = (batch.rows[op] + tileRows - 1) / tileRows;
-    if (tile < tiles) break;
-    tile -= tiles;
+    if (rowTile < tiles) break;
+    rowTile -= tiles;
   }
-  return {op, tile * tileRows};
+  return {op, rowTile * tileRows, batch.rows[op], tokenTile * tileTokens, batch.tokens};
+}
+// A tile of no tokens where there are fewer than mostTokenTiles.
+__device__ __forceinline__ Tile findTile(const ExpertBatch& batch, int64_t rowTile, int64_t tileRows, int64_t tokenTile,
+                                         int64_t tileTokens) {
+  int64_t begin = 0;
+  for (int op = 0; op < batch.count; ++op) {
+    const int64_t end = batch.ends[op], tiles = (end - begin + tileTokens - 1) / tileTokens;
+    if (tokenTile < tiles) return {op, rowTile * tileRows, batch.rows, begin + tokenTile * tileTokens, end};
+    tokenTile -= tiles;
+    begin = end;
+  }
+  return {0, 0, 0, 0, 0};
 }
 
 // Rows beyond the last repeat it.

@@ -1,6 +1,6 @@
 // Few tokens: bound by reading the weights, each of which is read once and goes straight into registers.
 //   out[t, r] = sum_c x[t, c] * weight[r, c] + bias[r]
-// A block has 16 rows and all tokens. Its warps share the columns: warp w takes the runs w, w + kWarps, ... of kRun depths. Their sums
+// A block has 16 rows and all tokens (of an expert: up to 16). Its warps share the columns: warp w takes the runs w, w + kWarps, ... of kRun depths. Their sums
 // are added in the order of the warps.
 #include "cuda/matmul_kernels.h"
 
@@ -48,12 +48,11 @@ __device__ __forceinline__ void putSums(const float (&c)[kTiles][4], float* sums
 }
 
 template <int kTiles>
-__device__ __forceinline__ void writeSums(const float* sums, const MatmulBatch& batch, const RowTile& tile) {
-  const Matmul& op = batch.ops[tile.op];
+__device__ __forceinline__ void writeSums(const float* sums, const Matmul& op, const Tile& tile) {
   constexpr int kElements = kTiles * kTileTokens * kTileRows;
   for (int i = static_cast<int>(threadIdx.x); i < kElements; i += kThreads) {
-    const int64_t row = tile.firstRow + i % kTileRows, token = i / kTileRows;
-    if (row >= batch.rows[tile.op] || token >= batch.tokens) continue;
+    const int64_t row = tile.firstRow + i % kTileRows, token = tile.firstToken + i / kTileRows;
+    if (row >= tile.rows || token >= tile.endToken) continue;
     float sum = sums[i];
 #pragma unroll
     for (int warp = 1; warp < kWarps; ++warp) sum += sums[warp * kElements + i];
@@ -61,18 +60,19 @@ __device__ __forceinline__ void writeSums(const float* sums, const MatmulBatch& 
   }
 }
 
-template <DataType kType, int kTiles>
-__global__ void __launch_bounds__(kThreads) matmulFewKernel(const MatmulBatch batch) {
-  const RowTile tile = findRowTile(batch, blockIdx.x, kTileRows);
+template <DataType kType, int kTiles, typename Batch>
+__global__ void __launch_bounds__(kThreads) matmulFewKernel(const Batch batch) {
+  const Tile tile = findTile(batch, blockIdx.x, kTileRows, blockIdx.y, kTiles * kTileTokens);
+  if (tile.firstToken >= tile.endToken) return;
   const Matmul& op = batch.ops[tile.op];
   const int g = static_cast<int>(threadIdx.x) % kWarpSize / 4;
-  const std::byte* const rows[2] = {weightRow<kType>(op, batch.rows[tile.op], tile.firstRow + g),
-                                    weightRow<kType>(op, batch.rows[tile.op], tile.firstRow + g + 8)};
+  const std::byte* const rows[2] = {weightRow<kType>(op, tile.rows, tile.firstRow + g),
+                                    weightRow<kType>(op, tile.rows, tile.firstRow + g + 8)};
   // Tokens beyond the last repeat it.
   const std::byte* x[kTiles];
 #pragma unroll
   for (int n = 0; n < kTiles; ++n) {
-    const int64_t token = n * kTileTokens + g < batch.tokens ? n * kTileTokens + g : batch.tokens - 1;
+    const int64_t own = tile.firstToken + n * kTileTokens + g, token = own < tile.endToken ? own : tile.endToken - 1;
     x[n] = static_cast<const std::byte*>(op.x) + token * op.xStride * 2;
   }
   const int64_t depths = (op.cols + kDepth - 1) / kDepth;
@@ -89,22 +89,27 @@ __global__ void __launch_bounds__(kThreads) matmulFewKernel(const MatmulBatch ba
   auto* const sums = reinterpret_cast<float*>(sharedMemory());
   putSums(c, sums);
   __syncthreads();
-  writeSums<kTiles>(sums, batch, tile);
+  writeSums<kTiles>(sums, op, tile);
 }
 
-template <DataType kType, int kTiles>
-void start(Stream stream, const MatmulBatch& batch) {
+template <DataType kType, int kTiles, typename Batch>
+void start(Stream stream, const Batch& batch) {
   const size_t sharedBytes = kWarps * kTiles * kTileTokens * kTileRows * sizeof(float);
-  launch(matmulFewKernel<kType, kTiles>, {stream, countRowTiles(batch, kTileRows), 1, 1, kThreads, sharedBytes}, batch);
+  launch(matmulFewKernel<kType, kTiles, Batch>,
+         {stream, countRowTiles(batch, kTileRows), mostTokenTiles(batch, kTiles * kTileTokens), 1, kThreads, sharedBytes}, batch);
+}
+
+template <typename Batch>
+void choose(Stream stream, const Batch& batch) {
+  withType(typeOf(batch), [&]<DataType kType>() {
+    if constexpr (kType != DataType::kFloat32)
+      tokensOfOne(batch) <= kTileTokens ? start<kType, 1>(stream, batch) : start<kType, 2>(stream, batch);
+  });
 }
 
 }  // namespace
 
-void matmulFew(Stream stream, const MatmulBatch& batch) {
-  withType(batch.ops[0].dtype, [&]<DataType kType>() {
-    if constexpr (kType != DataType::kFloat32)
-      batch.tokens <= kTileTokens ? start<kType, 1>(stream, batch) : start<kType, 2>(stream, batch);
-  });
-}
+void matmulFew(Stream stream, const MatmulBatch& batch) { choose(stream, batch); }
+void matmulFew(Stream stream, const ExpertBatch& batch) { choose(stream, batch); }
 
 }  // namespace flexplan::cuda

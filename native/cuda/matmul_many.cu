@@ -44,14 +44,13 @@ struct Place {
 
 // Starts to copy x of kDepthWarps depths. Tokens and depths beyond the last are zeros.
 template <typename S>
-__device__ __forceinline__ void copyInput(const MatmulBatch& batch, const Matmul& op, int64_t firstToken, int64_t firstDepth,
-                                          int64_t depths, std::byte* stage) {
+__device__ __forceinline__ void copyInput(const Matmul& op, const Tile& tile, int64_t firstDepth, int64_t depths, std::byte* stage) {
   constexpr int kPieces = kRowBytes / 16;
   for (int i = static_cast<int>(threadIdx.x); i < S::kDepthWarps * S::kTokens * kPieces; i += kThreads) {
     const int piece = i % kPieces, token = i / kPieces % S::kTokens, d = i / kPieces / S::kTokens;
-    const bool exists = firstToken + token < batch.tokens && firstDepth + d < depths;
+    const bool exists = tile.firstToken + token < tile.endToken && firstDepth + d < depths;
     const std::byte* const from =
-        static_cast<const std::byte*>(op.x) + ((firstToken + token) * op.xStride + (firstDepth + d) * kDepth) * 2 + piece * 16;
+        static_cast<const std::byte*>(op.x) + ((tile.firstToken + token) * op.xStride + (firstDepth + d) * kDepth) * 2 + piece * 16;
     copyAsync(stage + d * S::kTokens * kRowBytes + swizzled(token, piece * 16), exists ? from : nullptr);
   }
 }
@@ -98,22 +97,21 @@ __device__ __forceinline__ void addDepthWarps(const Place<S>& place, Sums<S>& c,
 }
 
 template <typename S>
-__device__ __forceinline__ void write(const MatmulBatch& batch, int opIndex, int64_t firstRow, int64_t firstToken, const Sums<S>& c) {
-  const Matmul& op = batch.ops[opIndex];
+__device__ __forceinline__ void write(const Matmul& op, const Tile& tile, int64_t firstRow, int64_t firstToken, const Sums<S>& c) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int m = 0; m < S::kRowTiles; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int64_t row = firstRow + 16 * m + 8 * half + g;
-      if (row >= batch.rows[opIndex]) continue;
+      if (row >= tile.rows) continue;
       const float bias = op.bias != nullptr ? op.bias[row] : 0.0f;
 #pragma unroll
       for (int n = 0; n < kTokenTiles; ++n)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           const int64_t token = firstToken + 8 * n + 2 * t + i;
-          if (token < batch.tokens) op.out[token * op.outStride + row] = c[m][n][2 * half + i] + bias;
+          if (token < tile.endToken) op.out[token * op.outStride + row] = c[m][n][2 * half + i] + bias;
         }
     }
 }
@@ -129,20 +127,21 @@ __device__ __forceinline__ BlockTile findBlock(int64_t block, int64_t rowTiles, 
   return {rest / wide, group * kTokenTilesAtOnce + rest % wide};
 }
 
-template <DataType kType, typename S>
-__global__ void __launch_bounds__(kThreads) matmulManyKernel(const MatmulBatch batch, int64_t rowTiles) {
-  const BlockTile block = findBlock(blockIdx.x, rowTiles, (batch.tokens + S::kTokens - 1) / S::kTokens);
-  const RowTile tile = findRowTile(batch, block.rowTile, S::kRows);
+template <DataType kType, typename S, typename Batch>
+__global__ void __launch_bounds__(kThreads) matmulManyKernel(const Batch batch, int64_t rowTiles, int64_t tokenTiles) {
+  const BlockTile block = findBlock(blockIdx.x, rowTiles, tokenTiles);
+  const Tile tile = findTile(batch, block.rowTile, S::kRows, block.tokenTile, S::kTokens);
+  if (tile.firstToken >= tile.endToken) return;
   const Matmul& op = batch.ops[tile.op];
   const Place<S> place;
   const int g = static_cast<int>(threadIdx.x) % kWarpSize / 4;
-  const int64_t firstToken = block.tokenTile * S::kTokens, firstRow = tile.firstRow + place.rowWarp * 16 * S::kRowTiles;
+  const int64_t firstRow = tile.firstRow + place.rowWarp * 16 * S::kRowTiles;
   const std::byte* rows[S::kRowTiles][2];
 #pragma unroll
   for (int m = 0; m < S::kRowTiles; ++m)
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      rows[m][half] = weightRow<kType>(op, batch.rows[tile.op], firstRow + 16 * m + 8 * half + g);
+      rows[m][half] = weightRow<kType>(op, tile.rows, firstRow + 16 * m + 8 * half + g);
 
   const int64_t depths = (op.cols + kDepth - 1) / kDepth;
   std::byte* const shared = sharedMemory();
@@ -154,7 +153,7 @@ __global__ void __launch_bounds__(kThreads) matmulManyKernel(const MatmulBatch b
     for (int m = 0; m < S::kRowTiles; ++m) to[m].load(rows[m], depth);
   };
   Sums<S> c = {};
-  copyInput<S>(batch, op, firstToken, 0, depths, shared);
+  copyInput<S>(op, tile, 0, depths, shared);
   copyAsyncCommit();
   load(weights, place.depthWarp);
   for (int64_t depth = 0, stage = 0; depth < depths; depth += S::kDepthWarps, stage = (stage + 1) % kStages) {
@@ -162,7 +161,7 @@ __global__ void __launch_bounds__(kThreads) matmulManyKernel(const MatmulBatch b
     // This stage has arrived for all warps, and all are done with the one before, which is filled again.
     __syncthreads();
     if (depth + S::kDepthWarps < depths) {
-      copyInput<S>(batch, op, firstToken, depth + S::kDepthWarps, depths, shared + (stage + 1) % kStages * S::kStageBytes);
+      copyInput<S>(op, tile, depth + S::kDepthWarps, depths, shared + (stage + 1) % kStages * S::kStageBytes);
       copyAsyncCommit();
       load(next, depth + S::kDepthWarps + place.depthWarp);
     }
@@ -172,22 +171,27 @@ __global__ void __launch_bounds__(kThreads) matmulManyKernel(const MatmulBatch b
     for (int m = 0; m < S::kRowTiles; ++m) weights[m] = next[m];
   }
   addDepthWarps<S>(place, c, reinterpret_cast<float*>(shared));
-  if (place.depthWarp == 0) write<S>(batch, tile.op, firstRow, firstToken + place.tokenWarp * 8 * kTokenTiles, c);
+  if (place.depthWarp == 0) write<S>(op, tile, firstRow, tile.firstToken + place.tokenWarp * 8 * kTokenTiles, c);
 }
 
-template <DataType kType, typename S>
-void start(Stream stream, const MatmulBatch& batch) {
-  const int64_t rowTiles = countRowTiles(batch, S::kRows), tokenTiles = ceilDivide(batch.tokens, S::kTokens);
-  launch(matmulManyKernel<kType, S>, {stream, rowTiles * tokenTiles, 1, 1, kThreads, S::kSharedBytes}, batch, rowTiles);
+template <DataType kType, typename S, typename Batch>
+void start(Stream stream, const Batch& batch) {
+  const int64_t rowTiles = countRowTiles(batch, S::kRows), tokenTiles = mostTokenTiles(batch, S::kTokens);
+  launch(matmulManyKernel<kType, S, Batch>, {stream, rowTiles * tokenTiles, 1, 1, kThreads, S::kSharedBytes}, batch, rowTiles,
+         tokenTiles);
+}
+
+template <typename Batch>
+void choose(Stream stream, const Batch& batch) {
+  withType(typeOf(batch), [&]<DataType kType>() {
+    if constexpr (kType != DataType::kFloat32)
+      tokensOfOne(batch) <= kSomeTokens ? start<kType, Narrow>(stream, batch) : start<kType, Wide>(stream, batch);
+  });
 }
 
 }  // namespace
 
-void matmulMany(Stream stream, const MatmulBatch& batch) {
-  withType(batch.ops[0].dtype, [&]<DataType kType>() {
-    if constexpr (kType != DataType::kFloat32)
-      batch.tokens <= kSomeTokens ? start<kType, Narrow>(stream, batch) : start<kType, Wide>(stream, batch);
-  });
-}
+void matmulMany(Stream stream, const MatmulBatch& batch) { choose(stream, batch); }
+void matmulMany(Stream stream, const ExpertBatch& batch) { choose(stream, batch); }
 
 }  // namespace flexplan::cuda

@@ -23,22 +23,22 @@ __device__ __forceinline__ void copyTile(RowAt&& rowAt, int64_t rows, int64_t co
   }
 }
 
-template <DataType kType>
-__global__ void __launch_bounds__(kThreads) matmulSimpleKernel(const MatmulBatch batch) {
-  const RowTile tile = findRowTile(batch, blockIdx.x, kTile);
+template <DataType kType, typename Batch>
+__global__ void __launch_bounds__(kThreads) matmulSimpleKernel(const Batch batch) {
+  const Tile tile = findTile(batch, blockIdx.x, kTile, blockIdx.y, kTile);
+  if (tile.firstToken >= tile.endToken) return;
   const Matmul& op = batch.ops[tile.op];
-  const int64_t firstToken = static_cast<int64_t>(blockIdx.y) * kTile, rows = batch.rows[tile.op];
   auto* const weights = reinterpret_cast<float*>(sharedMemory());
   float* const x = weights + kCols * kPitch;
   const int ownRow = static_cast<int>(threadIdx.x) % 16, ownToken = static_cast<int>(threadIdx.x) / 16;
   float sums[kEach][kEach] = {};
   for (int64_t col = 0; col < op.cols; col += kCols) {
     __syncthreads();
-    copyTile<kType>([&](int64_t row) { return weightRow<kType>(op, rows, tile.firstRow + row); }, rows - tile.firstRow, col,
+    copyTile<kType>([&](int64_t row) { return weightRow<kType>(op, tile.rows, tile.firstRow + row); }, tile.rows - tile.firstRow, col,
                     op.cols, weights);
     copyTile<kType>([&](int64_t token) {
-      return static_cast<const std::byte*>(op.x) + bytesOf<kType>((firstToken + token) * op.xStride);
-    }, batch.tokens - firstToken, col, op.cols, x);
+      return static_cast<const std::byte*>(op.x) + bytesOf<kType>((tile.firstToken + token) * op.xStride);
+    }, tile.endToken - tile.firstToken, col, op.cols, x);
     __syncthreads();
     for (int c = 0; c < kCols; ++c)
 #pragma unroll
@@ -51,19 +51,23 @@ __global__ void __launch_bounds__(kThreads) matmulSimpleKernel(const MatmulBatch
   for (int r = 0; r < kEach; ++r)
 #pragma unroll
     for (int t = 0; t < kEach; ++t) {
-      const int64_t row = tile.firstRow + ownRow + 16 * r, token = firstToken + ownToken + 16 * t;
-      if (row < rows && token < batch.tokens)
+      const int64_t row = tile.firstRow + ownRow + 16 * r, token = tile.firstToken + ownToken + 16 * t;
+      if (row < tile.rows && token < tile.endToken)
         op.out[token * op.outStride + row] = sums[r][t] + (op.bias != nullptr ? op.bias[row] : 0.0f);
     }
 }
 
-}  // namespace
-
-void matmulSimple(Stream stream, const MatmulBatch& batch) {
-  const Launch shape{stream, countRowTiles(batch, kTile), ceilDivide(batch.tokens, kTile), 1, kThreads, kSharedBytes};
-  withType(batch.ops[0].dtype, [&]<DataType kType>() {
-    if constexpr (kType != DataType::kInt4) launch(matmulSimpleKernel<kType>, shape, batch);
+template <typename Batch>
+void start(Stream stream, const Batch& batch) {
+  const Launch shape{stream, countRowTiles(batch, kTile), mostTokenTiles(batch, kTile), 1, kThreads, kSharedBytes};
+  withType(typeOf(batch), [&]<DataType kType>() {
+    if constexpr (kType != DataType::kInt4) launch(matmulSimpleKernel<kType, Batch>, shape, batch);
   });
 }
+
+}  // namespace
+
+void matmulSimple(Stream stream, const MatmulBatch& batch) { start(stream, batch); }
+void matmulSimple(Stream stream, const ExpertBatch& batch) { start(stream, batch); }
 
 }  // namespace flexplan::cuda

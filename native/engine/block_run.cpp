@@ -331,21 +331,17 @@ void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
     results_[static_cast<size_t>(active.sequence)].promptLogProbs =
         context_.forward.scorePrompt(x, step, active, buffer);
   }
-  const auto logits = context_.forward.head(x, step, buffer);
-  const auto vocab = static_cast<size_t>(context_.config.model.vocabSize);
-  std::vector<int32_t> tokens(step.active.size());
-  context_.pool.parallelFor(static_cast<int64_t>(tokens.size()), 1, [&](int64_t begin, int64_t end) {
-    for (auto n = static_cast<size_t>(begin); n < static_cast<size_t>(end); ++n) {
-      const auto sequence = static_cast<size_t>(step.active[n].sequence);
-      tokens[n] = sampleToken(context_.sequences[sequence], numGenerated(step.active[n].sequence),
-                              logits.subspan(n * vocab, vocab));
-    }
-  });
+  std::vector<cpu::TokenChoice> choices;
+  for (const ActiveSlot& active : step.active)
+    choices.push_back(
+        nextChoice(context_.sequences[static_cast<size_t>(active.sequence)], numGenerated(active.sequence)));
+  const std::vector<int32_t> tokens = context_.forward.head(x, step, choices, buffer);
   BatchStep& next = nextBatchStep(x);
   if (x.step > 0) next = {};  // the chunks of a GPU batch share one
   for (size_t n = 0; n < tokens.size(); ++n) {
     const ActiveSlot& active = step.active[n];
-    if (!acceptToken(active.sequence, tokens[n], logits.subspan(n * vocab, vocab))) {
+    keepLogits(active.sequence, static_cast<int64_t>(n));
+    if (!acceptToken(active.sequence, tokens[n])) {
       leave(active);
       continue;
     }
@@ -357,8 +353,16 @@ void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
   }
 }
 
+// Of the n-th active slot, where they are wanted.
+void BlockRun::keepLogits(int64_t sequence, int64_t n) {
+  const Sequence& from = context_.sequences[static_cast<size_t>(sequence)];
+  if (numGenerated(sequence) >= std::min(from.logitsSteps, from.maxTokens)) return;
+  const auto logits = context_.forward.logits(n);
+  results_[static_cast<size_t>(sequence)].logits.emplace_back(logits.begin(), logits.end());
+}
+
 // Records a sequence's next token. Returns whether the sequence goes on.
-bool BlockRun::acceptToken(int64_t sequence, int32_t token, std::span<const float> logits) {
+bool BlockRun::acceptToken(int64_t sequence, int32_t token) {
   const Sequence& from = context_.sequences[static_cast<size_t>(sequence)];
   SequenceResult& result = results_[static_cast<size_t>(sequence)];
   const int64_t step = numGenerated(sequence);
@@ -367,7 +371,6 @@ bool BlockRun::acceptToken(int64_t sequence, int32_t token, std::span<const floa
     event_.finished.push_back({static_cast<int32_t>(sequence), reason});
     return false;
   };
-  if (step < from.logitsSteps && step < from.maxTokens) result.logits.emplace_back(logits.begin(), logits.end());
   if (from.maxTokens == 0) return finish(FinishReason::kLength);
   if (std::ranges::find(from.stopIds, token) != from.stopIds.end()) return finish(FinishReason::kStop);
   result.tokenIds.push_back(token);

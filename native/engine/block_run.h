@@ -30,7 +30,6 @@ struct BlockContext {
   HiddenStates& hiddenStates;
   WeightStream& weights;
   Trace& trace;
-  ThreadPool& pool;
   const Cancellation& cancellation;
   const StepCallback& onStep;
   // Reports the first error of any thread; stops the run.
@@ -89,7 +88,8 @@ class BlockRun {
   void loadActivations(const Item& item);
   void storeKvCache(const Item& item);
   void storeActivations(const Item& item);
-  bool acceptToken(int64_t sequence, int32_t token, std::span<const float> logits);
+  void keepLogits(int64_t sequence, int64_t n);
+  bool acceptToken(int64_t sequence, int32_t token);
   void endStep(int64_t step);
 
   const Block& block_;

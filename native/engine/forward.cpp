@@ -279,7 +279,8 @@ void Forward::runMlp(const LayerView& view, const Mlp& mlp, const float* x, int6
   multiply(view, mlp.down, workspace_.up, out, tokens);
 }
 
-std::span<const float> Forward::head(const Item& item, const BatchStep& step, const std::byte* buffer) {
+std::vector<int32_t> Forward::head(const Item& item, const BatchStep& step, std::span<const cpu::TokenChoice> choices,
+                                   const std::byte* buffer) {
   const auto timed = clock_.compute(step.phase());
   const auto rows = hiddenStates_.lastRows(item, step);
   const auto numRows = static_cast<int64_t>(rows.size());
@@ -287,7 +288,11 @@ std::span<const float> Forward::head(const Item& item, const BatchStep& step, co
     device_.toFloat(shape_.dtype, rows[static_cast<size_t>(n)], 1, shape_.hiddenSize,
                     workspace_.hidden + n * shape_.hiddenSize);
   project({weights_.layer(item.layer), buffer}, numRows, workspace_.logits);
-  return device_.view(workspace_.logits, numRows * shape_.vocabSize, hostScratch_);
+  return device_.chooseTokens(workspace_.logits, choices, shape_.vocabSize);
+}
+
+std::span<const float> Forward::logits(int64_t n) {
+  return device_.view(workspace_.logits + n * shape_.vocabSize, shape_.vocabSize, hostScratch_);
 }
 
 // Logits of the first `tokens` hidden rows.

@@ -26,7 +26,8 @@ struct ModelLayers {
 
 class Forward {
  public:
-  // Takes the workspace for launches of at most `maxTokens` tokens; items of more go through in pieces.
+  // Takes the workspace for launches of at most `maxTokens` tokens (mixtures: as many as a token has active experts, at
+  // least); items of more go through in pieces.
   Forward(const EngineConfig& config, const Weights& weights, const ModelLayers& layers, ThreadPool& pool,
           Transfer& transfer, Budgets& budgets, KvCache& kvCache, HiddenStates& hiddenStates, StageClock& clock,
           int64_t maxTokens);
@@ -35,8 +36,11 @@ class Forward {
   // states.
   void embed(const Item& item, const BatchStep& step, const std::byte* buffer);
   void decode(const Item& item, const BatchStep& step, const std::byte* buffer);
-  // Logits of the last token of each active slot [active, vocabSize], valid until the next call.
-  std::span<const float> head(const Item& item, const BatchStep& step, const std::byte* buffer);
+  // The next token of each active slot.
+  std::vector<int32_t> head(const Item& item, const BatchStep& step, std::span<const cpu::TokenChoice> choices,
+                            const std::byte* buffer);
+  // After head(): the logits that the token of active slot n was chosen by, valid until the next call.
+  std::span<const float> logits(int64_t n);
   // The log-probability of each prompt token of the slot but the first.
   std::vector<float> scorePrompt(const Item& item, const BatchStep& step, const ActiveSlot& active,
                                  const std::byte* buffer);
@@ -72,6 +76,7 @@ class Forward {
   void attendOnCpu(const Item& item, const BatchStep& step, int64_t projected);
   void runMlp(const LayerView& view, const Mlp& mlp, const float* x, int64_t tokens, float* out);
   void runMixture(const LayerView& view, const DecoderLayer& layer, const float* x, int64_t tokens, float* y);
+  void runExperts(const LayerView& view, const DecoderLayer& layer, int64_t numRows);
   void project(const LayerView& view, int64_t tokens, float* logits);
 
   const ModelShape& shape_;

@@ -28,6 +28,11 @@ std::span<const Sequence> checked(const RunContext& context, std::span<const Seq
   return sequences;
 }
 
+// Tokens of the largest launch. A token of a mixture is a row for each of its experts.
+int64_t mostLaunchTokens(const std::vector<Block>& blocks, const EngineConfig& config) {
+  return std::max(maxLaunchTokens(blocks, config.prefillChunkTokens), config.model.numActiveExperts);
+}
+
 }  // namespace
 
 Run::Run(const RunContext& context, std::span<const Sequence> sequences, const Cancellation& cancellation)
@@ -40,11 +45,10 @@ Run::Run(const RunContext& context, std::span<const Sequence> sequences, const C
       kvCache_(context.config, sequences, blocks_, transfer_, context.budgets),
       hiddenStates_(context.config, blocks_, transfer_, context.budgets),
       weightStream_(context.weights, transfer_, context.budgets, trace_, context.config.overlap),
-      deviceScratch_(
-          context.device.reserve(context.config.model, {maxLaunchTokens(blocks_, context.config.prefillChunkTokens),
-                                                        context.config.gpuBatchSize})),
+      deviceScratch_(context.device.reserve(context.config.model,
+                                            {mostLaunchTokens(blocks_, context.config), context.config.gpuBatchSize})),
       forward_(context.config, context.weights, context.layers, context.pool, transfer_, context.budgets, kvCache_,
-               hiddenStates_, clock_, maxLaunchTokens(blocks_, context.config.prefillChunkTokens)) {
+               hiddenStates_, clock_, mostLaunchTokens(blocks_, context.config)) {
   result_.sequences.resize(sequences.size());
   for (const Block& block : blocks_) numVisitsPlanned_ += block.numSteps * context.config.model.numScheduleLayers();
 }
@@ -78,7 +82,6 @@ void Run::runBlock(const Block& block, const StepCallback& onStep) {
                              hiddenStates_,
                              weightStream_,
                              trace_,
-                             context_.pool,
                              cancellation_,
                              onStep,
                              [this](std::exception_ptr error) { fail(error); }};

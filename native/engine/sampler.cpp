@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 namespace flexplan {
 namespace {
@@ -20,52 +19,10 @@ double uniform(uint64_t seed, uint64_t counter) {
   return static_cast<double>(bits >> 11) * 0x1p-53;
 }
 
-struct Candidate {
-  int32_t id;
-  double weight;
-};
-
-// Most likely first; the lowest id among equals.
-bool moreLikely(const Candidate& a, const Candidate& b) {
-  return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
-}
-
-std::vector<Candidate> candidatesOf(std::span<const float> logits, double temperature) {
-  const double highest = *std::max_element(logits.begin(), logits.end());
-  std::vector<Candidate> candidates(logits.size());
-  for (size_t id = 0; id < logits.size(); ++id)
-    candidates[id] = {static_cast<int32_t>(id), std::exp((logits[id] - highest) / temperature)};
-  return candidates;
-}
-
-double totalWeight(std::span<const Candidate> candidates) {
-  return std::accumulate(candidates.begin(), candidates.end(), 0.0,
-                         [](double sum, const Candidate& candidate) { return sum + candidate.weight; });
-}
-
-// Keeps the smallest set of most likely candidates whose probability reaches topP.
-void keepTop(std::vector<Candidate>& candidates, double topP) {
-  std::sort(candidates.begin(), candidates.end(), moreLikely);
-  const double wanted = topP * totalWeight(candidates);
-  double sum = 0;
-  size_t kept = 0;
-  while (kept < candidates.size() && (kept == 0 || sum < wanted)) sum += candidates[kept++].weight;
-  candidates.resize(kept);
-}
-
 }  // namespace
 
-int32_t sampleToken(const Sequence& sequence, int64_t numGenerated, std::span<const float> logits) {
-  const auto best = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-  if (sequence.temperature <= 0) return best;
-  std::vector<Candidate> candidates = candidatesOf(logits, sequence.temperature);
-  if (sequence.topP < 1) keepTop(candidates, sequence.topP);
-  double left = uniform(sequence.seed, static_cast<uint64_t>(numGenerated)) * totalWeight(candidates);
-  for (const Candidate& candidate : candidates) {
-    left -= candidate.weight;
-    if (left < 0) return candidate.id;
-  }
-  return best;
+cpu::TokenChoice nextChoice(const Sequence& sequence, int64_t numGenerated) {
+  return {sequence.temperature, sequence.topP, uniform(sequence.seed, static_cast<uint64_t>(numGenerated))};
 }
 
 float logProbability(std::span<const float> logits, int32_t token) {

@@ -3,15 +3,15 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
+#include "cpu/sampling.h"
 #include "engine/engine_types.h"
 
 namespace flexplan {
 
-// Greedy at temperature 0 (the lowest id wins a tie), else by temperature and top-p. The random number depends on the
-// sequence's seed and on how many tokens it has generated, so results do not depend on batching.
-int32_t sampleToken(const Sequence& sequence, int64_t numGenerated, std::span<const float> logits);
+// How a sequence's next token is chosen. The random number depends on its seed and on how many tokens it has generated, so
+// results do not depend on batching.
+cpu::TokenChoice nextChoice(const Sequence& sequence, int64_t numGenerated);
 
 // log softmax(logits)[token]
 float logProbability(std::span<const float> logits, int32_t token);

@@ -13,7 +13,8 @@ Workspace::Workspace(const EngineConfig& config, int64_t maxTokens, int64_t maxT
   const int64_t embeddingFloats = shape.projectsEmbedding() ? tokens * shape.embeddingSize : 0;
   const auto tableRowFloats =
       (maxTableRowBytes + static_cast<int64_t>(sizeof(float)) - 1) / static_cast<int64_t>(sizeof(float));
-  areaFloats = std::max(tokens * perToken + config.gpuBatchSize * shape.vocabSize, tokens * tableRowFloats);
+  const int64_t tables = shape.numExperts > 0 ? cpu::expertRowsWords(tokens, shape.numExperts) : 0;
+  areaFloats = std::max(tokens * perToken + tables + config.gpuBatchSize * shape.vocabSize, tokens * tableRowFloats);
 
   const int64_t floats = 2 * tokens * shape.hiddenSize + embeddingFloats + areaFloats;
   memory = device.allocate(floats * static_cast<int64_t>(sizeof(float)), "the workspace");
@@ -37,6 +38,11 @@ Workspace::Workspace(const EngineConfig& config, int64_t maxTokens, int64_t maxT
   up = take(tokens * shape.ffnSize);
   gate = take(shape.gatedMlp ? tokens * shape.ffnSize : 0);
   router = take(tokens * shape.numExperts);
+  if (shape.numExperts > 0) {
+    const auto takeNumbers = [&](int64_t count) { return reinterpret_cast<int32_t*>(take(count)); };
+    expertRows = {takeNumbers(shape.numExperts), takeNumbers(tokens), takeNumbers(tokens), takeNumbers(tokens),
+                  take(tokens)};
+  }
   logits = take(config.gpuBatchSize * shape.vocabSize);
 }
 

@@ -5,6 +5,7 @@
 
 #include "engine/block.h"
 #include "engine/engine_types.h"
+#include "cpu/experts.h"
 #include "model/device.h"
 
 namespace flexplan {
@@ -21,12 +22,13 @@ struct Workspace {
   float* attended;   // [T, qSize]
   float* k;          // [T, kvSize]
   float* v;          // [T, kvSize]
-  // Mixtures, when attention is done, in the same memory: the rows of one expert's tokens, and what it makes of them.
+  // Mixtures, when attention is done, in the same memory: expert rows, and what the experts make of them.
   float* expertIn;   // [T, hiddenSize]
   float* expertOut;  // [T, hiddenSize]
   float* up;         // [T, ffnSize]
   float* gate;       // [T, ffnSize]
   float* router;     // [T, numExperts]
+  cpu::ExpertRows expertRows;  // of at most T rows
   float* logits;     // [S, vocabSize]
   // Everything from `q` on, as one area for embed and head.
   float* area;

@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "cpu/experts.h"
 #include "cpu/ops.h"
+#include "cpu/sampling.h"
 #include "model/model_shape.h"
 #include "tier/link_channel.h"
 #include "tier/memory_budget.h"
@@ -64,6 +66,9 @@ class Device {
   // `count` floats of device memory as the host sees them, when the operations so far are done; `scratch` holds them
   // where they had to be copied.
   virtual std::span<const float> view(const float* data, int64_t count, std::vector<float>& scratch) = 0;
+  // The next token of each row of logits [choices.size(), vocabSize], when the operations so far are done.
+  virtual std::vector<int32_t> chooseTokens(const float* logits, std::span<const cpu::TokenChoice> choices,
+                                            int64_t vocabSize) = 0;
 
   virtual void matmul(std::span<const cpu::Matmul> ops, int64_t tokens) = 0;
   virtual void toFloat(DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out) = 0;
@@ -72,9 +77,6 @@ class Device {
   virtual void norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens, int64_t size,
                     float* y) = 0;
   virtual void add(const float* x, int64_t count, float* y) = 0;
-  // y[rows[n]] += scales[n] * x[n]      x: [rows.size(), size]; rows, scales: host memory
-  virtual void addScaledRows(const float* x, std::span<const int32_t> rows, std::span<const float> scales, int64_t size,
-                             float* y) = 0;
   virtual void activate(cpu::Activation f, const float* gate, int64_t count, float* x) = 0;
   // positions, inverseFrequencies: host memory
   virtual void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads,
@@ -82,6 +84,18 @@ class Device {
   virtual void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) = 0;
   // Each run takes the tokens that follow those of the runs before it.
   virtual void storeKvRows(const KvRows& from, std::span<const KvRun> runs) = 0;
+
+  // Mixtures of experts (cpu/experts.h). The tables are device memory: nothing has to come back to the host.
+  virtual void route(const float* scores, int64_t tokens, const cpu::Routing& routing, const cpu::ExpertRows& out) = 0;
+  // out[n] = x[rows[n]]      rows: device memory; out: [count, size]
+  virtual void gatherRows(const float* x, const int32_t* rows, int64_t count, int64_t size, float* out) = 0;
+  // Multiplies numRows expert rows: expert e those before ends[e] (device memory) and not before ends[e - 1]. ops: so many of
+  // expert 0, as many of expert 1, ..., alike in shape and, those of all experts together, in x and out, which are of row 0.
+  virtual void matmulByExpert(std::span<const cpu::Matmul> ops, const int32_t* ends, int64_t numExperts,
+                              int64_t numRows) = 0;
+  // y[t] += sum_n weights[t, n] * x[rows[t, n]], in order of n      x: expert rows of `size`
+  virtual void addExpertRows(const float* x, const cpu::ExpertRows& rows, int64_t tokens, int64_t numActive,
+                             int64_t size, float* y) = 0;
 };
 
 // The CPU as device, or (kEmulated) a GPU made of it: memory charged to the gpu budget, links paced. Rates in bytes per

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -34,6 +35,17 @@ class HostDevice final : public Device {
     return {data, static_cast<size_t>(count)};
   }
 
+  std::vector<int32_t> chooseTokens(const float* logits, std::span<const cpu::TokenChoice> choices,
+                                    int64_t vocabSize) override {
+    std::vector<int32_t> tokens(choices.size());
+    pool_.parallelFor(static_cast<int64_t>(tokens.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n)
+        tokens[static_cast<size_t>(n)] = cpu::chooseToken(
+            {logits + n * vocabSize, static_cast<size_t>(vocabSize)}, choices[static_cast<size_t>(n)]);
+    });
+    return tokens;
+  }
+
   void matmul(std::span<const cpu::Matmul> ops, int64_t tokens) override { cpu::matmul(pool_, ops, tokens); }
   void toFloat(DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out) override {
     cpu::toFloat(pool_, from, rows, numRows, cols, out);
@@ -50,16 +62,6 @@ class HostDevice final : public Device {
     }
   }
   void add(const float* x, int64_t count, float* y) override { cpu::add(pool_, x, count, y); }
-  void addScaledRows(const float* x, std::span<const int32_t> rows, std::span<const float> scales, int64_t size,
-                     float* y) override {
-    pool_.parallelFor(static_cast<int64_t>(rows.size()), kRowsPerTask, [&](int64_t begin, int64_t end) {
-      for (int64_t n = begin; n < end; ++n) {
-        const auto row = static_cast<size_t>(n);
-        float* const to = y + rows[row] * size;
-        for (int64_t c = 0; c < size; ++c) to[c] += scales[row] * x[n * size + c];
-      }
-    });
-  }
   void activate(cpu::Activation f, const float* gate, int64_t count, float* x) override {
     cpu::activate(pool_, f, gate, count, x);
   }
@@ -80,12 +82,47 @@ class HostDevice final : public Device {
     }
   }
 
+  void route(const float* scores, int64_t tokens, const cpu::Routing& routing, const cpu::ExpertRows& out) override {
+    cpu::route(scores, tokens, routing, out);
+  }
+  void gatherRows(const float* x, const int32_t* rows, int64_t count, int64_t size, float* out) override {
+    pool_.parallelFor(count, kRowsPerTask, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n) std::copy_n(x + rows[n] * size, size, out + n * size);
+    });
+  }
+  void matmulByExpert(std::span<const cpu::Matmul> ops, const int32_t* ends, int64_t numExperts, int64_t) override;
+  void addExpertRows(const float* x, const cpu::ExpertRows& rows, int64_t tokens, int64_t numActive, int64_t size,
+                     float* y) override {
+    pool_.parallelFor(tokens, kRowsPerTask, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin * numActive; i < end * numActive; ++i) {
+        const float* const from = x + rows.rows[i] * size;
+        float* const to = y + i / numActive * size;
+        for (int64_t c = 0; c < size; ++c) to[c] += rows.weights[i] * from[c];
+      }
+    });
+  }
+
  private:
   ThreadPool& pool_;
   MemoryBudget& budget_;
   PacedLink cpuToGpu_;
   PacedLink gpuToCpu_;
 };
+
+void HostDevice::matmulByExpert(std::span<const cpu::Matmul> ops, const int32_t* ends, int64_t numExperts, int64_t) {
+  const auto each = ops.size() / static_cast<size_t>(numExperts);
+  int64_t begin = 0;
+  for (size_t e = 0; e < static_cast<size_t>(numExperts); begin = ends[e++]) {
+    if (begin == ends[e]) continue;
+    std::vector<cpu::Matmul> own(ops.begin() + static_cast<int64_t>(e * each),
+                                 ops.begin() + static_cast<int64_t>((e + 1) * each));
+    for (cpu::Matmul& op : own) {
+      op.x += begin * op.xStride;
+      op.out += begin * op.outStride;
+    }
+    cpu::matmul(pool_, own, ends[e] - begin);
+  }
+}
 
 }  // namespace
 

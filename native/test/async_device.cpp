@@ -64,6 +64,12 @@ std::span<const float> AsyncDevice::view(const float* data, int64_t count, std::
   return scratch;
 }
 
+std::vector<int32_t> AsyncDevice::chooseTokens(const float* logits, std::span<const cpu::TokenChoice> choices,
+                                               int64_t vocabSize) {
+  await(mark());
+  return inner_->chooseTokens(logits, choices, vocabSize);
+}
+
 void AsyncDevice::copy(std::span<const CopyPiece> pieces) {
   queue([own = copyOf(pieces)](Device& device) { device.copy(own); });
 }
@@ -87,13 +93,6 @@ void AsyncDevice::norm(const float* x, const float* weight, const float* bias, f
 
 void AsyncDevice::add(const float* x, int64_t count, float* y) {
   queue([=](Device& device) { device.add(x, count, y); });
-}
-
-void AsyncDevice::addScaledRows(const float* x, std::span<const int32_t> rows, std::span<const float> scales,
-                                int64_t size, float* y) {
-  queue([x, ownRows = copyOf(rows), ownScales = copyOf(scales), size, y](Device& device) {
-    device.addScaledRows(x, ownRows, ownScales, size, y);
-  });
 }
 
 void AsyncDevice::activate(cpu::Activation f, const float* gate, int64_t count, float* x) {
@@ -124,6 +123,26 @@ void AsyncDevice::attention(const cpu::AttentionShape& shape, std::span<const cp
 
 void AsyncDevice::storeKvRows(const KvRows& from, std::span<const KvRun> runs) {
   queue([from, own = copyOf(runs)](Device& device) { device.storeKvRows(from, own); });
+}
+
+void AsyncDevice::route(const float* scores, int64_t tokens, const cpu::Routing& routing, const cpu::ExpertRows& out) {
+  queue([=](Device& device) { device.route(scores, tokens, routing, out); });
+}
+
+void AsyncDevice::gatherRows(const float* x, const int32_t* rows, int64_t count, int64_t size, float* out) {
+  queue([=](Device& device) { device.gatherRows(x, rows, count, size, out); });
+}
+
+void AsyncDevice::matmulByExpert(std::span<const cpu::Matmul> ops, const int32_t* ends, int64_t numExperts,
+                                 int64_t numRows) {
+  queue([own = copyOf(ops), ends, numExperts, numRows](Device& device) {
+    device.matmulByExpert(own, ends, numExperts, numRows);
+  });
+}
+
+void AsyncDevice::addExpertRows(const float* x, const cpu::ExpertRows& rows, int64_t tokens, int64_t numActive,
+                                int64_t size, float* y) {
+  queue([=](Device& device) { device.addExpertRows(x, rows, tokens, numActive, size, y); });
 }
 
 }  // namespace flexplan::test

@@ -30,19 +30,25 @@ class AsyncDevice final : public Device {
 
   void copy(std::span<const CopyPiece> pieces) override;
   std::span<const float> view(const float* data, int64_t count, std::vector<float>& scratch) override;
+  std::vector<int32_t> chooseTokens(const float* logits, std::span<const cpu::TokenChoice> choices,
+                                    int64_t vocabSize) override;
   void matmul(std::span<const cpu::Matmul> ops, int64_t tokens) override;
   void toFloat(DataType from, const std::byte* rows, int64_t numRows, int64_t cols, float* out) override;
   void fromFloat(DataType to, const float* rows, int64_t numRows, int64_t cols, std::byte* out) override;
   void norm(const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens, int64_t size,
             float* y) override;
   void add(const float* x, int64_t count, float* y) override;
-  void addScaledRows(const float* x, std::span<const int32_t> rows, std::span<const float> scales, int64_t size,
-                     float* y) override;
   void activate(cpu::Activation f, const float* gate, int64_t count, float* x) override;
   void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads, int64_t headDim,
             int64_t xStride, float* x) override;
   void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) override;
   void storeKvRows(const KvRows& from, std::span<const KvRun> runs) override;
+  void route(const float* scores, int64_t tokens, const cpu::Routing& routing, const cpu::ExpertRows& out) override;
+  void gatherRows(const float* x, const int32_t* rows, int64_t count, int64_t size, float* out) override;
+  void matmulByExpert(std::span<const cpu::Matmul> ops, const int32_t* ends, int64_t numExperts,
+                      int64_t numRows) override;
+  void addExpertRows(const float* x, const cpu::ExpertRows& rows, int64_t tokens, int64_t numActive, int64_t size,
+                     float* y) override;
 
   // Host waits for operations that were not done yet.
   int64_t numWaits() const { return numWaits_; }

@@ -187,24 +187,6 @@ void testAdd(Checks& checks) {
     }
 }
 
-void testAddScaledRows(Checks& checks) {
-  Random random(7);
-  const int64_t size = 300, count = 4, rows = 6;
-  const auto x = random.vector(count * size), before = random.vector(rows * size), scales = random.vector(count);
-  const std::vector<int32_t> places{5, 0, 3, 2};
-  const DeviceArray<float> y(before);
-  cuda::addScaledRows(nullptr, DeviceArray<float>(x).data(), DeviceArray<int32_t>(places).data(), DeviceArray<float>(scales).data(),
-                      count, size, y.data());
-  std::vector<double> expected(before.begin(), before.end());
-  for (int64_t n = 0; n < count; ++n)
-    for (int64_t c = 0; c < size; ++c)
-      expected[index(places[index(n)] * size + c)] += static_cast<double>(scales[index(n)]) * x[index(n * size + c)];
-  const auto got = y.values();
-  bool close = true;
-  for (size_t i = 0; i < got.size(); ++i) close &= std::abs(got[i] - expected[i]) <= 4 * kU;
-  checks.that(close, "addScaledRows");
-}
-
 void testNorms(Checks& checks) {
   Random random(8);
   for (const bool rms : {false, true})
@@ -277,23 +259,6 @@ void testRepeatRow(Checks& checks) {
   }
 }
 
-void testArgmax(Checks& checks) {
-  Random random(10);
-  for (const int64_t vocab : {1, 7, 512, 1000, 5003}) {
-    const int64_t rows = 4;
-    auto logits = random.vector(rows * vocab);
-    for (float& value : logits) value = std::round(value * 50);  // many equals: the first of them wins
-    std::vector<int32_t> expected;
-    for (int64_t r = 0; r < rows; ++r) {
-      const auto row = logits.begin() + r * vocab;
-      expected.push_back(static_cast<int32_t>(std::max_element(row, row + vocab) - row));
-    }
-    const DeviceArray<int32_t> tokens(index(rows), -1);
-    cuda::argmax(nullptr, DeviceArray<float>(logits).data(), rows, vocab, tokens.data());
-    checks.that(tokens.values() == expected, named("argmax", DataType::kFloat32, {vocab}));
-  }
-}
-
 // ---- Everything, in every order of threads ---------------------------------------------------------------------------------
 
 void testAll(Checks& checks) {
@@ -303,25 +268,27 @@ void testAll(Checks& checks) {
   testCopies(checks);
   testActivations(checks);
   testAdd(checks);
-  testAddScaledRows(checks);
   testNorms(checks);
   testRope(checks);
   testRepeatRow(checks);
-  testArgmax(checks);
 }
 
 }  // namespace
 }  // namespace flexplan::test
 
-int main() {
+// cuda_kernels_test [part]: all parts, or one of elements, matmul, experts, attention, sampling.
+int main(int count, char** arguments) {
   using namespace flexplan::test;
   if (!hasGpu()) {
     std::printf("skipped: no GPU\n");
     return 0;
   }
+  const std::string part = count > 1 ? arguments[1] : "";
   Checks checks;
-  forEachOrder([&] { testAll(checks); });
-  testMatmul(checks);
-  testAttention(checks);
+  if (part.empty() || part == "elements") forEachOrder([&] { testAll(checks); });
+  if (part.empty() || part == "matmul") testMatmul(checks);
+  if (part.empty() || part == "experts") testExperts(checks);
+  if (part.empty() || part == "attention") testAttention(checks);
+  if (part.empty() || part == "sampling") testSampling(checks);
   return checks.finish();
 }

@@ -99,6 +99,8 @@ inline std::vector<float> inEveryOrder(Checks& checks, const std::string& name, 
 }
 
 void testMatmul(Checks& checks);
+void testExperts(Checks& checks);
 void testAttention(Checks& checks);
+void testSampling(Checks& checks);
 
 }  // namespace flexplan::test

@@ -142,6 +142,54 @@ void testSeveral(Checks& checks) {
     }
 }
 
+// Experts with the given numbers of tokens, their rows one after the other in one x and one out.
+void testExpertsWith(Checks& checks, Random& random, DataType type, const std::vector<int64_t>& counts, int64_t rows, int64_t cols) {
+  std::vector<MatmulCase> cases;
+  std::vector<int32_t> ends;
+  int64_t tokens = 0;
+  for (const int64_t count : counts) {
+    cases.emplace_back(random, type, count, rows, cols);
+    ends.push_back(static_cast<int32_t>(tokens += count));
+  }
+  MatmulCase together(random, type, tokens, rows, cols);
+  together.x.clear();
+  for (const MatmulCase& c : cases) together.x.insert(together.x.end(), c.x.begin(), c.x.end());
+  const DeviceMatmul shared(together, {0, 0}, 0, 0, tokens);
+  std::vector<DeviceMatmul> weights;
+  std::vector<cuda::Matmul> ops;
+  for (const MatmulCase& c : cases) {
+    const int64_t first = random.below(rows + 1);
+    weights.emplace_back(c, std::array<int64_t, 2>{first, random.below(rows - first + 1)}, 0, 0, c.tokens);
+    ops.push_back(shared.op);
+    std::copy_n(weights.back().op.pieces, 3, ops.back().pieces);
+    ops.back().bias = weights.back().op.bias;
+  }
+  std::string name = named("matmulByExpert", type, {rows, cols});
+  for (const int64_t count : counts) name.append("/").append(std::to_string(count));
+  const auto all = inEveryOrder(checks, name, [&] {
+    cuda::matmulByExpert(nullptr, ops.data(), DeviceArray<cuda::Matmul>(ops).data(), static_cast<int>(ops.size()),
+                         DeviceArray<int32_t>(ends).data(), tokens);
+    return shared.result(together);
+  });
+  int64_t begin = 0;
+  for (const MatmulCase& c : cases) {
+    checks.that(matchesTwin(c, {all.begin() + begin * rows, all.begin() + (begin + c.tokens) * rows}), name);
+    begin += c.tokens;
+  }
+}
+
+void testExpertMatmul(Checks& checks) {
+  Random random(23);
+  for (const DataType type : kTypes)
+    for (const int64_t cols : {128, 72}) {
+      testExpertsWith(checks, random, type, {0, 1, 0, 3}, 33, cols);              // the kernels for few tokens
+      testExpertsWith(checks, random, type, {40, 0, 9, 1, 0, 17, 0, 0}, 20, cols);  // more than one tile of an expert
+      testExpertsWith(checks, random, type, {90, 30, 0, 64}, 70, cols);           // some tokens
+      testExpertsWith(checks, random, type, {150, 129}, 130, cols);               // many
+      testExpertsWith(checks, random, type, {5}, 16, cols);
+    }
+}
+
 void testInput(Checks& checks) {
   const float inf = INFINITY;
   const std::vector<float> x{1, -2, 1e6f, -1e6f, inf, -inf, 65519, 1e-9f};
@@ -160,6 +208,7 @@ void testMatmul(Checks& checks) {
   testValues(checks);
   testBits(checks);
   testSeveral(checks);
+  testExpertMatmul(checks);
 }
 
 }  // namespace flexplan::test

@@ -80,14 +80,6 @@ void add(Stream stream, const float* x, int64_t count, float* y) {
   launchFake(stream, "add", {operand(x, count), operand(y, count)}, [=] { cpu::add(pool(), x, count, y); });
 }
 
-void addScaledRows(Stream stream, const float* x, const int32_t* rows, const float* scales, int64_t count, int64_t size,
-                   float* y) {
-  launchFake(stream, "addScaledRows", {operand(x, count * size), operand(rows, count), operand(scales, count)}, [=] {
-    for (int64_t n = 0; n < count; ++n)
-      for (int64_t c = 0; c < size; ++c) y[rows[n] * size + c] += scales[n] * x[n * size + c];
-  });
-}
-
 void activate(Stream stream, cpu::Activation f, const float* gate, int64_t count, float* x) {
   launchFake(stream, "activate", {operand(gate, count), operand(x, count)},
              [=] { cpu::activate(pool(), f, gate, count, x); });
@@ -118,7 +110,22 @@ void repeatRow(Stream stream, const float* row, int64_t size, int64_t count, int
   });
 }
 
-void matmul(Stream stream, const Matmul* ops, int count, int64_t tokens) {
+namespace {
+
+// On the input as it was rounded for the product.
+void multiply(const Matmul& op, int64_t tokens) {
+  std::vector<float> x(static_cast<size_t>(tokens * op.cols));
+  const DataType stored = matmulInputType(op.dtype);
+  for (int64_t t = 0; t < tokens; ++t)
+    cpu::toFloat(pool(), stored,
+                 static_cast<const std::byte*>(op.x) + t * static_cast<int64_t>(rowBytes(stored, op.xStride)), 1,
+                 op.cols, x.data() + t * op.cols);
+  cpu::Matmul same{{op.dtype, op.cols, {}, op.numPieces}, op.bias, x.data(), op.cols, op.out, op.outStride};
+  for (int p = 0; p < op.numPieces; ++p) same.weight.pieces[p] = {op.pieces[p].data, op.pieces[p].rows};
+  cpu::matmul(pool(), {&same, 1}, tokens);
+}
+
+std::vector<test::Operand> operandsOf(const Matmul* ops, int count, int64_t tokens) {
   std::vector<test::Operand> operands;
   for (int n = 0; n < count; ++n) {
     const Matmul& op = ops[n];
@@ -130,20 +137,78 @@ void matmul(Stream stream, const Matmul* ops, int count, int64_t tokens) {
     operands.push_back(operand(op.bias, rows));
     operands.push_back(operand(op.out, strided(tokens, op.outStride, rows)));
   }
-  launchFake(stream, "matmul", operands, [own = std::vector<Matmul>(ops, ops + count), tokens] {
-    for (const Matmul& op : own) {
-      // The input as it was rounded for the product.
-      std::vector<float> x(static_cast<size_t>(tokens * op.cols));
-      const DataType stored = matmulInputType(op.dtype);
-      for (int64_t t = 0; t < tokens; ++t)
-        cpu::toFloat(pool(), stored,
-                     static_cast<const std::byte*>(op.x) + t * static_cast<int64_t>(rowBytes(stored, op.xStride)), 1,
-                     op.cols, x.data() + t * op.cols);
-      cpu::Matmul same{{op.dtype, op.cols, {}, op.numPieces}, op.bias, x.data(), op.cols, op.out, op.outStride};
-      for (int p = 0; p < op.numPieces; ++p) same.weight.pieces[p] = {op.pieces[p].data, op.pieces[p].rows};
-      cpu::matmul(pool(), {&same, 1}, tokens);
+  return operands;
+}
+
+}  // namespace
+
+void matmul(Stream stream, const Matmul* ops, int count, int64_t tokens) {
+  launchFake(stream, "matmul", operandsOf(ops, count, tokens), [own = std::vector<Matmul>(ops, ops + count), tokens] {
+    for (const Matmul& op : own) multiply(op, tokens);
+  });
+}
+
+void matmulByExpert(Stream stream, const Matmul* ops, const Matmul* deviceOps, int count, const int32_t* ends,
+                    int64_t tokens) {
+  std::vector<test::Operand> operands = operandsOf(ops, count, tokens);
+  operands.push_back(operand(deviceOps, count));
+  operands.push_back(operand(ends, count));
+  launchFake(stream, "matmulByExpert", operands, [=] {
+    if (ends[count - 1] != tokens) test::fakeMachine().broken("every row is one expert's");
+    int64_t begin = 0;
+    for (int e = 0; e < count; begin = ends[e++]) {
+      Matmul own = deviceOps[e];
+      const int64_t xBytes = static_cast<int64_t>(rowBytes(matmulInputType(own.dtype), own.xStride));
+      own.x = static_cast<const std::byte*>(own.x) + begin * xBytes;
+      own.out += begin * own.outStride;
+      multiply(own, ends[e] - begin);
     }
   });
+}
+
+void route(Stream stream, const float* scores, int64_t tokens, const cpu::Routing& routing,
+           const cpu::ExpertRows& out) {
+  const int64_t rows = tokens * routing.numActive;
+  launchFake(stream, "route",
+             {operand(scores, tokens * routing.numExperts), operand(out.ends, routing.numExperts),
+              operand(out.tokens, rows), operand(out.experts, rows), operand(out.rows, rows),
+              operand(out.weights, rows)},
+             [=] { cpu::route(scores, tokens, routing, out); });
+}
+
+void gatherRows(Stream stream, DataType from, const std::byte* table, const int32_t* places, int64_t count,
+                int64_t cols, float* out) {
+  launchFake(stream, "gatherRows", {operand(places, count), operand(out, count * cols)}, [=] {
+    for (int64_t n = 0; n < count; ++n) {
+      const std::byte* const row = table + places[n] * static_cast<int64_t>(rowBytes(from, cols));
+      if (!test::fakeMachine().isDevice(row, static_cast<int64_t>(rowBytes(from, cols))))
+        test::fakeMachine().broken("gathered rows are device memory");
+      cpu::toFloat(pool(), from, row, 1, cols, out + n * cols);
+    }
+  });
+}
+
+void addExpertRows(Stream stream, const float* x, const cpu::ExpertRows& rows, int64_t tokens, int64_t numActive,
+                   int64_t size, float* y) {
+  const int64_t count = tokens * numActive;
+  launchFake(stream, "addExpertRows",
+             {operand(x, count * size), operand(rows.rows, count), operand(rows.weights, count),
+              operand(y, tokens * size)},
+             [=] {
+               for (int64_t i = 0; i < count; ++i)
+                 for (int64_t c = 0; c < size; ++c)
+                   y[i / numActive * size + c] += rows.weights[i] * x[rows.rows[i] * size + c];
+             });
+}
+
+void chooseTokens(Stream stream, const float* logits, const cpu::TokenChoice* choices, int64_t rows, int64_t vocabSize,
+                  int32_t* tokens) {
+  launchFake(stream, "chooseTokens", {operand(logits, rows * vocabSize), operand(choices, rows), operand(tokens, rows)},
+             [=] {
+               for (int64_t r = 0; r < rows; ++r)
+                 tokens[r] =
+                     cpu::chooseToken({logits + r * vocabSize, static_cast<size_t>(vocabSize)}, choices[r]);
+             });
 }
 
 namespace {

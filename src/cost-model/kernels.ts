@@ -13,7 +13,8 @@ export interface LaunchSize {
 
 /**
  * Launches of one decoder layer for one GPU batch: matmuls q k v, o, up (with gate), down, and attention; between them
- * kernels over tokens x size elements; with experts, the router and the MLP of each expert that is touched.
+ * kernels over tokens x size elements; with experts, the router and the MLP of each expert that is touched. CUDA multiplies by all
+ * experts in one launch, beside which it routes tokens and gathers them.
  */
 export function decoderLaunches(
   model: ModelConfig,
@@ -22,14 +23,17 @@ export function decoderLaunches(
   expertsTouched: number,
 ): number {
   const { hiddenSize, ffnSize, headDim, numHeads, numKvHeads } = model;
-  const mlps = model.experts ? expertsTouched : 1;
+  const isGrouped = model.experts !== undefined && device === 'cuda';
+  const mlps = model.experts && !isGrouped ? expertsTouched : 1;
   const mlpTokens = (tokens * (model.experts?.activePerToken ?? 1)) / mlps;
   const launches = (elements: number) => (device === 'cuda' || elements > LEAST_ELEMENTS_TO_SHARE ? 1 : 0);
   const hiddenKernels = 6; // widen, norm, add, norm, add, round
   const headKernels = (model.positions.kind === 'rope' ? 1 : 0) + (model.qkNorm ? 1 : 0);
   const matmuls = 3 + 2 * mlps + (model.experts ? 1 : 0); // attention counts as one
+  const grouped = isGrouped ? 2 + (model.gatedMlp ? 1 : 0) : 0; // gate and up apart
   return (
     matmuls +
+    grouped +
     hiddenKernels * launches(tokens * hiddenSize) +
     headKernels * (launches(tokens * numHeads * headDim) + launches(tokens * numKvHeads * headDim)) +
     mlps * launches(mlpTokens * ffnSize) +

@@ -17,10 +17,12 @@ const MOST_PACKED_FLOATS = 2 * MIB;
 const PACKED_COLUMNS = 512;
 const FEW_PACKED_COLUMNS = 128;
 const PACKED_TILE_TOKENS = 14;
+/** Of a token that goes through an expert: token, expert, row, weight. */
+const EXPERT_ROW_WORDS = 4;
 
 /** On the device that computes: intermediates of the largest launch of these batches, its logits, its matmuls' inputs. */
 export function deviceLaunchBytes({ model, shape, device }: Setting, batches: BlockSet): number {
-  const tokens = launchTokens(shape, batches);
+  const tokens = launchTokens(model, shape, batches);
   const inputs = device === 'cuda' ? cudaInputBytes(model, tokens) : packedInputBytes(model, tokens);
   return workspaceBytes(model, shape, tokens) + inputs + (device === 'cuda' ? CUDA_GPU_BYTES : 0);
 }
@@ -38,10 +40,13 @@ export function hostDeviceBytes({ device }: Setting): number {
   return device === 'cuda' ? CUDA_HOST_BYTES : 0;
 }
 
-/** The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch. */
-function launchTokens(shape: BatchShape, batches: BlockSet): number {
+/**
+ * The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch. A token of a mixture is a row for each of
+ * its experts.
+ */
+function launchTokens({ experts }: ModelConfig, shape: BatchShape, batches: BlockSet): number {
   const prompts = Math.min(largestBatchOf(batches, promptTokensOf), prefillChunkTokens(shape));
-  return Math.max(prompts, largestBatchOf(batches, oneSequence));
+  return Math.max(prompts, largestBatchOf(batches, oneSequence), experts?.activePerToken ?? 1);
 }
 
 /** fp32 on every device. */
@@ -54,7 +59,8 @@ function workspaceBytes(model: ModelConfig, shape: BatchShape, tokens: number): 
     ffnSize * (model.gatedMlp ? 2 : 1) +
     (experts?.count ?? 0) +
     (embeddingSize === hiddenSize ? 0 : embeddingSize);
-  return inLines(FLOAT_BYTES * (tokens * perToken + shape.gpuBatchSize * model.vocabSize));
+  const expertRows = experts ? EXPERT_ROW_WORDS * tokens + experts.count : 0;
+  return inLines(FLOAT_BYTES * (tokens * perToken + expertRows + shape.gpuBatchSize * model.vocabSize));
 }
 
 /** CUDA multiplies inputs in 16 bits. */

@@ -79,6 +79,13 @@ template <typename T>
 T __shfl_sync(unsigned, T value, int lane) {
   return flexplan::cuda::emulation::exchange(value)[lane];
 }
+inline unsigned __ballot_sync(unsigned, bool value) {
+  const bool* const values = flexplan::cuda::emulation::exchange(value);
+  unsigned bits = 0;
+  for (unsigned lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(values[lane]) << lane;
+  return bits;
+}
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline float __uint_as_float(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
