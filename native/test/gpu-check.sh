@@ -18,14 +18,18 @@ export GPU_CHECK_DRY=$dry
 device=cuda
 if [ -n "$dry" ]; then device=emulated; fi
 
+# Models, and node where the machine has none: made once, found again by the next run of the same user.
+work=${GPU_CHECK_WORK:-${TMPDIR:-/tmp}/flexplan-gpu-check-$(id -u)}
+mkdir -p "$work"
+
 unpack() {
   [ -d .gpu ] || return 0
-  if ! command -v node >/dev/null && [ ! -x /tmp/gpu-node/node ]; then
-    mkdir -p /tmp/gpu-node && xz -dc .gpu/node.xz >/tmp/gpu-node/node && chmod +x /tmp/gpu-node/node
+  if ! command -v node >/dev/null && [ ! -x "$work/bin/node" ]; then
+    mkdir -p "$work/bin" && xz -dc .gpu/node.xz >"$work/bin/node" && chmod +x "$work/bin/node"
   fi
   if [ ! -d node_modules ] && [ -f .gpu/packages.tar.xz ]; then tar xf .gpu/packages.tar.xz; fi
 }
-export PATH="$PATH:/usr/local/cuda/bin:/tmp/gpu-node"
+export PATH="$PATH:/usr/local/cuda/bin:$work/bin"
 unpack
 
 gpu_name() {
@@ -37,8 +41,6 @@ export GPU_NAME=${name:-none}
 out=${OUT:-$root/reports/gpu-$GPU_NAME}
 export OUT=$out
 mkdir -p "$out"
-work=${GPU_CHECK_WORK:-/tmp/flexplan-gpu-check}
-mkdir -p "$work"
 cli=(node "$root/dist/cli/main.js")
 link=()
 if [ -n "$dry" ]; then link=(--link-bandwidth 8GB/s); fi
@@ -68,7 +70,7 @@ stage_environment() {
     grep -m1 'model name' /proc/cpuinfo
     nproc
     free -g | head -2
-    df -h / /tmp "$work" 2>/dev/null
+    df -h / "$work" 2>/dev/null
   } >"$out/environment.txt" 2>&1
   head -3 "$out/environment.txt" | tr '\n' ' '
 }
