@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <deque>
 #include <tuple>
 
@@ -32,7 +33,12 @@ int64_t numRows(const cpu::AttentionSequence& sequence) { return sequence.numPas
 
 // Rows of one page, in the kernels' terms.
 int64_t pageRowsOf(const cpu::AttentionSequence& sequence) {
-  return sequence.kv.pageRows >= numRows(sequence) ? kWholeSequence : sequence.kv.pageRows;
+  const int64_t pageRows = sequence.kv.pageRows;
+  if (pageRows >= numRows(sequence)) return kWholeSequence;
+  if (!std::has_single_bit(static_cast<uint64_t>(pageRows)))
+    throw Error(ErrorCode::kUnsupported, "expected KV pages of a power of two rows on a GPU, got " +
+                                             std::to_string(pageRows) + "; use the cpu device");
+  return pageRows;
 }
 
 int64_t numPages(const cpu::AttentionSequence& sequence) {

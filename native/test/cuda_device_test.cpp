@@ -263,6 +263,20 @@ void testPinning(Checks& check) {
   checkMachine(check, "pinning");
 }
 
+// The kernels find a row's page by shifting.
+void testPageRows(Checks& check) {
+  freshMachine();
+  Budgets budgets = budgetsOf(512 * kMiB, 512 * kMiB);
+  ThreadPool pool(1);
+  {
+    const auto device = makeCudaDevice(pool, budgets);
+    const cpu::AttentionSequence sequence{{nullptr, 96, DataType::kFloat16}, 200, 1, nullptr, nullptr};
+    const std::string message = messageOf([&] { device->attention({1, 1, 8, 8, 8, 0}, {&sequence, 1}); });
+    check.that(contains(message, "power of two rows on a GPU, got 96"), "pages of 96 rows: " + message);
+  }
+  checkMachine(check, "pages");
+}
+
 void testMarks(Checks& check) {
   FakeMachine& machine = freshMachine();
   machine.mostDelayMicroseconds = 400;
@@ -416,6 +430,7 @@ int main(int argc, char** argv) {
   testLinks(check);
   testUrgentCopies(check);
   testPinning(check);
+  testPageRows(check);
   testMarks(check);
   testNoDevice(check);
   testMatmul(check, "0");
