@@ -14,6 +14,7 @@ extern const Kernels kGenericKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512SoftBf16Kernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512VnniKernels;
 extern const Kernels kAvx512Bf16Kernels;
 #endif
 
@@ -29,7 +30,11 @@ std::vector<const Kernels*> detect() {
       __builtin_cpu_supports("avx512dq")) {
     sets.push_back(&kAvx512SoftBf16Kernels);
     sets.push_back(&kAvx512Kernels);
-    if (__builtin_cpu_supports("avx512bf16")) sets.push_back(&kAvx512Bf16Kernels);
+    if (__builtin_cpu_supports("avx512vnni")) {
+      sets.push_back(&kAvx512VnniKernels);
+      // No CPU multiplies bf16 without it.
+      if (__builtin_cpu_supports("avx512bf16")) sets.push_back(&kAvx512Bf16Kernels);
+    }
   }
 #endif
   return sets;

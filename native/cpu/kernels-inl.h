@@ -83,19 +83,16 @@ struct PairUnits {
   }
   template <DataType kType>
   static void decodeGroup(const std::byte* p, Vec out[kVecs]) {
-    if constexpr (kType == DataType::kInt4) {
-      decodeInt4Pairs(p, out);
-    } else {
-      for (int i = 0; i < kVecs; ++i) out[i] = decodeVec<kType>(p + i * kLanes * 4);
-    }
+    for (int i = 0; i < kVecs; ++i) out[i] = decodeVec<kType>(p + i * kLanes * 4);
   }
 };
-constexpr bool multipliesPairs(DataType weight) { return weight == DataType::kBFloat16 || weight == DataType::kInt4; }
+constexpr bool multipliesPairs(DataType weight) { return weight == DataType::kBFloat16; }
 #else
 constexpr bool multipliesPairs(DataType) { return false; }
 #endif
 
-// Calls body.operator()<Units, kType>(). pairs: only for weights that are multiplied so.
+// Calls body.operator()<Units, kType>(). pairs: only for weights that are multiplied so. Not for 4-bit weights, which are multiplied
+// in 8 bits (product_int8-inl.h): only attention multiplies such rows in fp32.
 template <typename Body>
 inline void withUnits(DataType weight, [[maybe_unused]] bool pairs, Body&& body) {
   withType(weight, [&]<DataType kType>() {
@@ -103,7 +100,7 @@ inline void withUnits(DataType weight, [[maybe_unused]] bool pairs, Body&& body)
     if constexpr (multipliesPairs(kType))
       if (pairs) return body.template operator()<PairUnits, kType>();
 #endif
-    body.template operator()<FloatUnits, kType>();
+    if constexpr (kType != DataType::kInt4) body.template operator()<FloatUnits, kType>();
   });
 }
 

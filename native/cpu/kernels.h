@@ -26,8 +26,8 @@ struct RowBlock {
 };
 
 // What lies next to what: tokens as rows, tiles of a vector of units of each of its tokens after the other, or tiles of transposed
-// tokens: unit after unit, slot by slot (see product-inl.h).
-enum class TokenOrder { kRows, kUnits, kTokens };
+// tokens: unit after unit, slot by slot (see product-inl.h); tiles of groups in 8 bits (see product_int8-inl.h).
+enum class TokenOrder { kRows, kUnits, kTokens, kInt8Groups };
 
 // How the tokens of a product lie in memory. A kernel set knows best.
 struct TokenLayout {
@@ -37,6 +37,8 @@ struct TokenLayout {
   bool pairs;          // of bf16 in place of floats
   // Rows of fp32 are multiplied where they lie, with any stride.
   bool asGiven() const { return order == TokenOrder::kRows && !pairs; }
+  // Weights are transposed, too: once for all tokens of a piece.
+  bool transposesWeights() const { return order == TokenOrder::kTokens || order == TokenOrder::kInt8Groups; }
 };
 
 // out[t, r] = sum_c x[t, c] * weight[r, c] + bias[r] (bias may be null)

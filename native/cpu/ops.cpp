@@ -132,12 +132,12 @@ class PackedMatmuls {
   const PackedTokens& tokensOf(const Matmul& op) const { return packed_[packedOf_[static_cast<size_t>(&op - ops_.data())]]; }
   // Whether weights are packed, too.
   bool inTiles() const {
-    return std::any_of(packed_.begin(), packed_.end(), [](const PackedTokens& p) { return p.layout.order == TokenOrder::kTokens; });
+    return std::any_of(packed_.begin(), packed_.end(), [](const PackedTokens& p) { return p.layout.transposesWeights(); });
   }
   int64_t mostTiles() const {
     int64_t most = 1;
     for (const PackedTokens& p : packed_)
-      if (p.layout.order == TokenOrder::kTokens) most = std::max(most, p.numTiles());
+      if (p.layout.transposesWeights()) most = std::max(most, p.numTiles());
     return most;
   }
 

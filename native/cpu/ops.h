@@ -1,9 +1,10 @@
 // The CPU's kernels: what they mean. One source (kernels-inl.h) compiled once per ISA, one table chosen once (dispatch.cpp).
 // All pointers may be unaligned unless said otherwise. Matrices are row-major.
 //
-// Arithmetic is fp32, with one exception: where the machine multiplies pairs of bf16 (avx512-bf16), matmul rounds tokens and weights
-// to bf16 when the weights are bf16 or 4-bit (to nearest even; bf16 weights are exact), and adds the products in fp32. A token
-// element is then off by at most 2^-9 of itself. Matmuls with exactTokens, attention, norms and everything else stay fp32.
+// Arithmetic is fp32, with two exceptions in matmul. Where the machine multiplies pairs of bf16 (avx512-bf16), tokens of bf16 weights
+// are rounded to bf16 (to nearest even), unless they are exactTokens: an element is off by at most 2^-9 of itself. Tokens of 4-bit
+// weights are rounded to 8 bits on every machine: an element is off by at most 1/254 of the largest of its 64 columns. Weights are
+// exact, sums of groups are added in fp32. Attention, norms and everything else stay fp32.
 //
 // Determinism: the value of each output element depends on its own operands alone: not on how many tokens share the
 // launch, how rows are split into pieces, which thread computes it, or how many threads there are. So results do not
@@ -42,7 +43,7 @@ struct Matmul {
   int64_t xStride;
   float* out;  // [tokens, outStride]
   int64_t outStride;
-  bool exactTokens = false;  // x must not be rounded to bf16, whatever the machine multiplies fastest
+  bool exactTokens = false;  // x must not be rounded to bf16; to 8 bits it is: the error of 4-bit weights is larger by far
 };
 
 // Several matmuls over the same number of tokens in one parallel region (q, k, v; gate, up).

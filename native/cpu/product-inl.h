@@ -313,29 +313,13 @@ inline void packSquare(const std::byte* const rows[kLanes], int64_t offset, int6
   storeSquare(v, kLanes, slotStride, out);
 }
 
-template <typename Units>
-inline void packInt4(const std::byte* const rows[kLanes], int64_t offset, int64_t slotStride, float* out) {
-  if constexpr (Units::kColumns == 1) {
-    packInt4Group(rows, offset, out, slotStride, kTileRows);
-  } else {
-    Vec v[Units::kVecs][kLanes];
-    for (int row = 0; row < kLanes; ++row) {
-      Vec group[Units::kVecs];
-      __builtin_prefetch(rows[row] + offset + 4 * kInt4GroupBytes, 0, 2);
-      Units::template decodeGroup<DataType::kInt4>(rows[row] + offset, group);
-      for (int i = 0; i < Units::kVecs; ++i) v[i][row] = group[i];
-    }
-    for (int i = 0; i < Units::kVecs; ++i) storeSquare(v[i], kLanes, slotStride, out + i * kTileRows);
-  }
-}
-
 // Columns [0, cols) of kLanes rows; units beyond the last column are finite, tokens have zeros there.
 template <typename Units, DataType kType>
 void packRows(const std::byte* const rows[kLanes], int64_t cols, int64_t slotStride, float* out) {
   constexpr int64_t kStepColumns = kLanes * Units::kColumns;
   if constexpr (kType == DataType::kInt4) {
     for (int64_t col = 0; col < cols; col += kGroup)
-      packInt4<Units>(rows, col / kGroup * kInt4GroupBytes, slotStride, out + col / kStepColumns * kTileRows);
+      packInt4Group(rows, col / kGroup * kInt4GroupBytes, out + col / kStepColumns * kTileRows, slotStride, kTileRows);
   } else {
     for (int64_t col = 0; col < cols; col += kStepColumns)
       packSquare<Units, kType>(rows, col * groupBytes<kType>() / kGroup, cols - col, slotStride, out + col / kStepColumns * kTileRows);
@@ -384,10 +368,14 @@ void multiplyUnits(const Product& p) {
     case TokenOrder::kRows: return multiplyRows<Units, kType>(p);
     case TokenOrder::kUnits: return multiplyTokenTiles<Units, kType>(p);
     case TokenOrder::kTokens: return multiplyTiles<Units, kType>(p);
+    case TokenOrder::kInt8Groups: break;  // multiplyInt8
   }
 }
 
+#include "cpu/product_int8-inl.h"
+
 void multiply(const Product& p) {
+  if (p.layout.order == TokenOrder::kInt8Groups) return multiplyInt8(p);
   withUnits(p.weight.dtype, p.layout.pairs, [&]<typename Units, DataType kType>() { multiplyUnits<Units, kType>(p); });
 }
 
@@ -408,6 +396,7 @@ TokenLayout layoutOf(int64_t tokens, int64_t cols, int64_t mostFew) {
 }
 
 TokenLayout tokenLayout(DataType weight, int64_t tokens, int64_t cols, bool exact) {
+  if (weight == DataType::kInt4) return int8Layout(tokens, cols);
   TokenLayout layout{};
   withUnits(weight, multipliesPairs(weight) && !exact,
             [&]<typename Units, DataType kType>() { layout = layoutOf<Units>(tokens, cols, mostFewTokens(weight)); });
@@ -445,6 +434,7 @@ void packUnits(const float* x, int64_t xStride, int64_t tokens, int64_t cols, co
 }
 
 void packTokens(const float* x, int64_t xStride, int64_t tokens, int64_t cols, const TokenLayout& layout, float* out) {
+  if (layout.order == TokenOrder::kInt8Groups) return packInt8(x, xStride, tokens, cols, layout, out);
 #if defined(FLEXPLAN_PAIRS)
   if (layout.pairs) return packUnits<PairUnits>(x, xStride, tokens, cols, layout, out);
 #endif

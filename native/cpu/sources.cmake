@@ -17,6 +17,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     ${CMAKE_CURRENT_LIST_DIR}/isa_avx2.cpp
     ${CMAKE_CURRENT_LIST_DIR}/isa_avx512.cpp
     ${CMAKE_CURRENT_LIST_DIR}/isa_avx512softbf16.cpp
+    ${CMAKE_CURRENT_LIST_DIR}/isa_avx512vnni.cpp
     ${CMAKE_CURRENT_LIST_DIR}/isa_avx512bf16.cpp)
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx2.cpp PROPERTIES
     COMPILE_OPTIONS "${FLEXPLAN_KERNEL_OPTIONS};-mavx2;-mfma;-mf16c")
@@ -24,6 +25,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     -mprefer-vector-width=512 -Wno-uninitialized -Wno-maybe-uninitialized)
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx512.cpp ${CMAKE_CURRENT_LIST_DIR}/isa_avx512softbf16.cpp
     PROPERTIES COMPILE_OPTIONS "${FLEXPLAN_AVX512_OPTIONS}")
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx512vnni.cpp PROPERTIES
+    COMPILE_OPTIONS "${FLEXPLAN_AVX512_OPTIONS};-mavx512vnni")
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_avx512bf16.cpp PROPERTIES
-    COMPILE_OPTIONS "${FLEXPLAN_AVX512_OPTIONS};-mavx512bf16")
+    COMPILE_OPTIONS "${FLEXPLAN_AVX512_OPTIONS};-mavx512vnni;-mavx512bf16")
 endif()

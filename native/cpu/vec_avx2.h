@@ -190,4 +190,55 @@ inline void packNibbles(const Vec q[8], std::byte* words) {
   }
 }
 
+// ---- Products of bytes: a lane holds a quad, 4 columns of one row ------------------------------------------------------------
+
+using Ints = __m256i;
+
+// Rows and tokens of a tile: 2 x 6 accumulators, 2 weights, one x and a product are the 16 registers.
+constexpr int kByteTileVecs = 2;
+constexpr int kByteTileTokens = 6;
+
+inline Ints broadcast(int32_t value) { return _mm256_set1_epi32(value); }
+inline Ints load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline void store(int32_t* p, Ints v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+inline Vec toFloat(Ints v) { return _mm256_cvtepi32_ps(v); }
+
+// Quads that are summed between openSums and closeSums: in 16 bits, 8 · 2 · 15 · 127 is below 2^15.
+constexpr int kQuadsPerSum = 8;
+inline Ints openSums(Ints) { return _mm256_setzero_si256(); }
+// Adds to each half of a lane the products of its 2 unsigned bytes in w and 2 signed ones in x.
+inline Ints addProducts(Ints w, Ints x, Ints sums) { return _mm256_add_epi16(sums, _mm256_maddubs_epi16(w, x)); }
+inline Ints closeSums(Ints sums, Ints total) { return _mm256_add_epi32(total, _mm256_madd_epi16(sums, _mm256_set1_epi16(1))); }
+
+inline Ints lowNibbles(Ints v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+inline Ints highNibbles(Ints v) { return lowNibbles(_mm256_srli_epi16(v, 4)); }
+
+// The words of one 4-bit group, out[i] lane r = dword i of row r.
+inline void transposeWords(const std::byte* const rows[8], int64_t offset, Ints out[8]) {
+  Vec words[8];
+#pragma GCC unroll 8
+  for (int row = 0; row < 8; ++row) words[row] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows[row] + offset + 4));
+  transpose(words);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) out[i] = _mm256_castps_si256(words[i]);
+}
+
+// Scales and minima of one 4-bit group, a lane for each row.
+inline void loadHeaders(const std::byte* const rows[8], int64_t offset, Vec& scale, Vec& min) {
+  alignas(32) int32_t headers[8];
+#pragma GCC unroll 8
+  for (int row = 0; row < 8; ++row) __builtin_memcpy(&headers[row], rows[row] + offset, 4);
+  const __m256i header = _mm256_load_si256(reinterpret_cast<const __m256i*>(headers));
+  scale = _mm256_cvtph_ps(narrow(_mm256_and_si256(header, _mm256_set1_epi32(0xffff))));
+  min = _mm256_cvtph_ps(narrow(_mm256_srli_epi32(header, 16)));
+}
+
+// 8 words of 16 bits: the low byte from one vector, the high byte from the other; whole numbers in -127..127.
+inline void storeBytePairs(Vec low, Vec high, std::byte* out) {
+  const __m256i mask = _mm256_set1_epi32(255);
+  const __m256i lowBytes = _mm256_and_si256(_mm256_cvtps_epi32(low), mask);
+  const __m256i highBytes = _mm256_and_si256(_mm256_cvtps_epi32(high), mask);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), narrow(_mm256_or_si256(lowBytes, _mm256_slli_epi32(highBytes, 8))));
+}
+
 }  // namespace flexplan::cpu::avx2

@@ -183,4 +183,85 @@ inline void packNibbles(const Vec q[4], std::byte* words) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), _mm512_cvtepi32_epi16(all));
 }
 
+// ---- Products of bytes: a lane holds a quad, 4 columns of one row ------------------------------------------------------------
+
+using Ints = int32_t __attribute__((vector_size(64)));  // not __m512i, which GCC takes for 64-bit numbers and copies to use as others
+
+// Rows and tokens of a tile: 4 x 6 accumulators, 4 weights and one x are 29 of 32 registers.
+constexpr int kByteTileVecs = 4;
+constexpr int kByteTileTokens = 6;
+
+inline __m512i bits(Ints v) { return reinterpret_cast<__m512i>(v); }
+inline Ints ints(__m512i v) { return reinterpret_cast<Ints>(v); }
+inline Ints broadcast(int32_t value) { return ints(_mm512_set1_epi32(value)); }
+inline Ints load(const int32_t* p) { return ints(_mm512_loadu_si512(p)); }
+inline void store(int32_t* p, Ints v) { _mm512_storeu_si512(p, bits(v)); }
+inline Vec toFloat(Ints v) { return _mm512_cvtepi32_ps(bits(v)); }
+
+#if defined(__AVX512VNNI__)
+
+// Quads that are summed between openSums and closeSums.
+constexpr int kQuadsPerSum = 16;
+inline Ints openSums(Ints total) { return total; }
+// Adds to each lane the products of its 4 unsigned bytes in w and 4 signed ones in x.
+inline Ints addProducts(Ints w, Ints x, Ints sums) { return ints(_mm512_dpbusd_epi32(bits(sums), bits(w), bits(x))); }
+inline Ints closeSums(Ints sums, Ints) { return sums; }
+
+#else
+
+// Quads that are summed between openSums and closeSums: in 16 bits, 8 · 2 · 15 · 127 is below 2^15.
+constexpr int kQuadsPerSum = 8;
+inline Ints openSums(Ints) { return Ints{}; }
+// Adds to each half of a lane the products of its 2 unsigned bytes in w and 2 signed ones in x.
+inline Ints addProducts(Ints w, Ints x, Ints sums) { return ints(_mm512_add_epi16(bits(sums), _mm512_maddubs_epi16(bits(w), bits(x)))); }
+inline Ints closeSums(Ints sums, Ints total) { return total + ints(_mm512_madd_epi16(bits(sums), _mm512_set1_epi16(1))); }
+
+#endif
+
+inline Ints lowNibbles(Ints v) { return v & 0x0f0f0f0f; }
+inline Ints highNibbles(Ints v) { return v >> 4 & 0x0f0f0f0f; }
+
+// The words of one 4-bit group, out[i] lane r = dword i of row r; two rows to a vector, then 4 x 4 blocks, then the blocks.
+inline void transposeWords(const std::byte* const rows[16], int64_t offset, Ints out[8]) {
+  __m512i pairs[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    const int row = i + (i & 4);
+    const auto words = [&](int r) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r] + offset + 4)); };
+    pairs[i] = _mm512_inserti64x4(_mm512_castsi256_si512(words(row)), words(row + 4), 1);
+  }
+  __m512i blocks[8];
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    const __m512i low01 = _mm512_unpacklo_epi32(pairs[i], pairs[i + 1]), high01 = _mm512_unpackhi_epi32(pairs[i], pairs[i + 1]);
+    const __m512i low23 = _mm512_unpacklo_epi32(pairs[i + 2], pairs[i + 3]), high23 = _mm512_unpackhi_epi32(pairs[i + 2], pairs[i + 3]);
+    blocks[i] = _mm512_unpacklo_epi64(low01, low23);
+    blocks[i + 1] = _mm512_unpackhi_epi64(low01, low23);
+    blocks[i + 2] = _mm512_unpacklo_epi64(high01, high23);
+    blocks[i + 3] = _mm512_unpackhi_epi64(high01, high23);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    out[i] = ints(_mm512_shuffle_i32x4(blocks[i], blocks[i + 4], 0x88));
+    out[i + 4] = ints(_mm512_shuffle_i32x4(blocks[i], blocks[i + 4], 0xdd));
+  }
+}
+
+// Scales and minima of one 4-bit group, a lane for each row.
+inline void loadHeaders(const std::byte* const rows[16], int64_t offset, Vec& scale, Vec& min) {
+  alignas(64) int32_t headers[16];
+#pragma GCC unroll 16
+  for (int row = 0; row < 16; ++row) __builtin_memcpy(&headers[row], rows[row] + offset, 4);
+  const __m512i header = _mm512_load_si512(headers);
+  scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(header));
+  min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(header, 16)));
+}
+
+// 16 words of 16 bits: the low byte from one vector, the high byte from the other; whole numbers in -127..127.
+inline void storeBytePairs(Vec low, Vec high, std::byte* out) {
+  const __m512i bytes = _mm512_and_si512(_mm512_cvtps_epi32(low), _mm512_set1_epi32(255));
+  const __m512i words = _mm512_or_si512(bytes, _mm512_slli_epi32(_mm512_cvtps_epi32(high), 8));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi32_epi16(words));
+}
+
 }  // namespace flexplan::cpu::FLEXPLAN_ISA

@@ -14,7 +14,6 @@ inline Vec dotPairs(Vec w, Vec x, Vec acc) {
 }
 // 32 values in order, rounded to nearest even.
 inline Vec pairsOf(Vec first, Vec second) { return reinterpret_cast<Vec>(_mm512_cvtne2ps_pbh(second, first)); }
-inline __m256i narrowToBFloat16(Vec v) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)); }
 
 #else
 
@@ -35,15 +34,5 @@ inline Vec pairsOf(Vec first, Vec second) {
 }
 
 #endif
-
-// A permutation of 32 words looks at 5 bits of each index; with the group's 16 values twice in the table the fifth does not matter.
-inline void decodeInt4Pairs(const std::byte* p, Vec out[2]) {
-  const __m512i values = _mm512_broadcast_i64x4(narrowToBFloat16(int4Values(p)));
-  const __m512i words = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 4)));
-  const __m512i fourInUpperHalf = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(4), 1);
-  const __m512i first = _mm512_srlv_epi16(words, fourInUpperHalf);
-  out[0] = _mm512_castsi512_ps(_mm512_permutexvar_epi16(first, values));
-  out[1] = _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_srli_epi16(first, 8), values));
-}
 
 }  // namespace flexplan::cpu::FLEXPLAN_ISA

@@ -144,4 +144,63 @@ inline void packNibbles(const Vec q[16], std::byte* words) {
   }
 }
 
+// ---- Products of bytes: a lane holds a quad, 4 columns of one row ------------------------------------------------------------
+
+using Ints = IntVec;
+using ShortVec = int16_t __attribute__((vector_size(16)));
+
+// Rows and tokens of a tile.
+constexpr int kByteTileVecs = 2;
+constexpr int kByteTileTokens = 4;
+
+inline Ints broadcast(int32_t value) { return Ints{value, value, value, value}; }
+inline Ints load(const int32_t* p) {
+  Ints v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+inline void store(int32_t* p, Ints v) { std::memcpy(p, &v, sizeof(v)); }
+inline Vec toFloat(Ints v) { return __builtin_convertvector(v, Vec); }
+
+// Quads that are summed between openSums and closeSums: in 16 bits, 8 · 2 · 15 · 127 is below 2^15.
+constexpr int kQuadsPerSum = 8;
+inline Ints openSums(Ints) { return Ints{}; }
+// Adds to each half of a lane the products of its 2 unsigned bytes in w, below 16, and 2 signed ones in x.
+inline Ints addProducts(Ints w, Ints x, Ints sums) {
+  const ShortVec ws = reinterpret_cast<ShortVec>(w), xs = reinterpret_cast<ShortVec>(x);
+  return reinterpret_cast<Ints>(reinterpret_cast<ShortVec>(sums) + (ws & 255) * (xs << 8 >> 8) + (ws >> 8) * (xs >> 8));
+}
+inline Ints closeSums(Ints sums, Ints total) { return total + (sums << 16 >> 16) + (sums >> 16); }
+
+inline Ints lowNibbles(Ints v) { return v & 0x0f0f0f0f; }
+inline Ints highNibbles(Ints v) { return v >> 4 & 0x0f0f0f0f; }
+
+// The words of one 4-bit group, out[i] lane r = dword i of row r.
+inline void transposeWords(const std::byte* const rows[4], int64_t offset, Ints out[8]) {
+  for (int i = 0; i < 8; ++i)
+    for (int row = 0; row < kLanes; ++row) {
+      int32_t word;
+      std::memcpy(&word, rows[row] + offset + kInt4HeaderBytes + i * 4, 4);
+      out[i][row] = word;
+    }
+}
+
+// Scales and minima of one 4-bit group, a lane for each row.
+inline void loadHeaders(const std::byte* const rows[4], int64_t offset, Vec& scale, Vec& min) {
+  for (int row = 0; row < kLanes; ++row) {
+    uint16_t header[2];
+    std::memcpy(header, rows[row] + offset, sizeof(header));
+    scale[row] = float16ToFloat(header[0]);
+    min[row] = float16ToFloat(header[1]);
+  }
+}
+
+// 4 words of 16 bits: the low byte from one vector, the high byte from the other; whole numbers in -127..127.
+inline void storeBytePairs(Vec low, Vec high, std::byte* out) {
+  for (int i = 0; i < kLanes; ++i) {
+    const int8_t bytes[2] = {static_cast<int8_t>(low[i]), static_cast<int8_t>(high[i])};
+    std::memcpy(out + i * 2, bytes, sizeof(bytes));
+  }
+}
+
 }  // namespace flexplan::cpu::generic

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "test/int8_twin.h"
 #include "test/kernels_test.h"
 
 namespace flexplan::test {
@@ -67,7 +68,18 @@ struct MatmulCase {
     return dense;
   }
 
+  bool matchesInt8Twin(const std::vector<float>& out) const {
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t t = 0; t < tokens; ++t) {
+        const Int8Product twin = int8Product(weight.data() + index(r) * rowBytes(type, cols), x.data() + t * cols, cols);
+        const double off = out[index(t * rows + r)] - (twin.value + bias[index(r)]);
+        if (!(std::abs(off) <= int8Depth(cols) * kU * (twin.magnitude + std::abs(bias[index(r)])))) return false;
+      }
+    return true;
+  }
+
   bool matchesTwin(const std::vector<float>& out) const {
+    if (type == DataType::kInt4) return matchesInt8Twin(out);
     for (int64_t r = 0; r < rows; ++r) {
       const auto w = decode(type, weight.data() + index(r) * rowBytes(type, cols), cols);
       for (int64_t t = 0; t < tokens; ++t) {
@@ -388,6 +400,7 @@ void testKernelSet(Checks& checks, ThreadPool& pool) {
   testAdd(checks, pool);
   testNorms(checks, pool);
   testRope(checks, pool);
+  testInt8Kernels(checks, pool);
   testAttentionKernels(checks, pool);
 }
 

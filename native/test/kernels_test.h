@@ -54,6 +54,7 @@ inline std::string named(const char* op, DataType type, std::initializer_list<in
 }
 
 // Of the kernel set in use.
+void testInt8Kernels(Checks& checks, ThreadPool& pool);
 void testAttentionKernels(Checks& checks, ThreadPool& pool);
 
 }  // namespace flexplan::test

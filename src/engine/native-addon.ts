@@ -249,7 +249,7 @@ export interface NativeCudaDevice {
 
 export interface NativeSystemInfo {
   readonly cpuName: string;
-  /** Kernel set in use (`generic`, `avx2`, `avx512`, `avx512bf16`) and all that this machine has. */
+  /** Kernel set in use (`generic`, `avx2`, `avx512`, `avx512-vnni`, `avx512-bf16`) and all that this machine has. */
   readonly isa: string;
   readonly isas: readonly string[];
   /** Whether the engine was built with CUDA. */
