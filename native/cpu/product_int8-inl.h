@@ -6,7 +6,8 @@
 // The sum of whole numbers is exact. What the rounding of tokens does to y does not depend on min, since the sum of x is not
 // rounded; and 8 is where weights around zero have their middle. Groups are added in order, so each y depends on its own operands alone.
 //
-// Lanes are rows. The weights of some vectors of rows are unpacked, some groups at a time, and then used by all tokens at hand.
+// Lanes are rows. The weights of some vectors of rows are unpacked, some groups at a time, and then used by all tokens at hand;
+// where these are but one tile, straight from the registers.
 
 // ---- Tokens ------------------------------------------------------------------------------------------------------------------
 
@@ -241,7 +242,72 @@ struct BytePass {
   }
 };
 
+// One tile of tokens: weights are used where they are unpacked, in registers.
+template <int kTokens>
+struct OneTile {
+  const Product& product;
+  int64_t row;
+  int64_t numRows = smaller(kLanes, product.weight.rows - row);
+
+  // One group of kLanes rows.
+  void multiplyGroup(const std::byte* const rows[kLanes], int64_t group, Vec sums[kTokens]) const {
+    const TokenGroup* x = reinterpret_cast<const TokenGroup*>(product.x) + group * product.layout.tileTokens;
+    Ints words[kQuads / 2], low[kTokens], high[kTokens];
+    transposeWords(rows, group * kInt4GroupBytes, words);
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) {
+      low[t] = openSums(broadcast(x[t].start));
+      high[t] = openSums(broadcast(0));
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kQuads / 2; ++i)
+#pragma GCC unroll 16
+      for (int t = 0; t < kTokens; ++t) {
+        low[t] = addProducts(lowNibbles(words[i]), broadcast(x[t].quads[i]), low[t]);
+        high[t] = addProducts(highNibbles(words[i]), broadcast(x[t].quads[kQuads / 2 + i]), high[t]);
+      }
+    Vec scale, min;
+    loadHeaders(rows, group * kInt4GroupBytes, scale, min);
+    const Vec middle = fma(scale, set1(8.0f), min);
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) {
+      const Ints total = sumOf(closeSums(low[t], broadcast(x[t].start)), closeSums(high[t], broadcast(0)));
+      const Vec units = fma(middle, set1(x[t].sum), mul(scale, toFloat(total)));
+      sums[t] = fma(units, set1(x[t].unit), sums[t]);
+    }
+  }
+
+  void multiply() const {
+    const int64_t groups = numGroups(product.weight.cols);
+    const std::byte* rows[kLanes];
+    // Rows beyond the last one repeat it.
+    for (int64_t r = 0; r < kLanes; ++r) rows[r] = product.weight.data + (row + smaller(r, numRows - 1)) * product.weight.stride;
+    const Vec start = product.bias != nullptr ? loadUpTo(product.bias + row, numRows) : zero();
+    Vec sums[kTokens];
+    for (Vec& sum : sums) sum = start;
+    for (int64_t group = 0; group < groups; ++group) {
+      prefetchRows(rows[0] + kLanes * product.weight.stride, group);
+      multiplyGroup(rows, group, sums);
+    }
+    for (int t = 0; t < kTokens; ++t) storeUpTo(product.out + t * product.outStride + row, numRows, sums[t]);
+  }
+
+  // The share of one group in the next rows, which lie behind these.
+  static void prefetchRows(const std::byte* next, int64_t group) {
+    constexpr int64_t kBytes = kLanes * kInt4GroupBytes;
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kBytes; i += 64) __builtin_prefetch(next + group * kBytes + i, 0, 2);
+  }
+};
+
+void multiplyOneTile(const Product& p) {
+  withTokens<kByteTileTokens>(p.tokens, [&]<int kTokens>() {
+    for (int64_t row = 0; row < p.weight.rows; row += kLanes) OneTile<kTokens>{p, row}.multiply();
+  });
+}
+
 void multiplyInt8(const Product& p) {
+  if (p.tokens <= p.layout.tileTokens) return multiplyOneTile(p);
   const int64_t passTokens = kPassTokens / p.layout.tileTokens * p.layout.tileTokens;
   for (int64_t token = 0; token < p.tokens; token += passTokens) {
     const int64_t tokens = smaller(passTokens, p.tokens - token);

@@ -218,6 +218,7 @@ inline Ints closeSums(Ints sums, Ints total) { return total + ints(_mm512_madd_e
 
 #endif
 
+inline Ints sumOf(Ints a, Ints b) { return a + b; }
 inline Ints lowNibbles(Ints v) { return v & 0x0f0f0f0f; }
 inline Ints highNibbles(Ints v) { return v >> 4 & 0x0f0f0f0f; }
 
@@ -249,10 +250,14 @@ inline void transposeWords(const std::byte* const rows[16], int64_t offset, Ints
 
 // Scales and minima of one 4-bit group, a lane for each row.
 inline void loadHeaders(const std::byte* const rows[16], int64_t offset, Vec& scale, Vec& min) {
-  alignas(64) int32_t headers[16];
-#pragma GCC unroll 16
-  for (int row = 0; row < 16; ++row) __builtin_memcpy(&headers[row], rows[row] + offset, 4);
-  const __m512i header = _mm512_load_si512(headers);
+  // Through registers: a load that waits for sixteen narrower stores takes longer than all the rest.
+  const auto word = [&](int row) {
+    int32_t bits;
+    __builtin_memcpy(&bits, rows[row] + offset, 4);
+    return bits;
+  };
+  const __m512i header = _mm512_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7), word(8), word(9),
+                                           word(10), word(11), word(12), word(13), word(14), word(15));
   scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(header));
   min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(header, 16)));
 }

@@ -172,6 +172,7 @@ inline Ints addProducts(Ints w, Ints x, Ints sums) {
 }
 inline Ints closeSums(Ints sums, Ints total) { return total + (sums << 16 >> 16) + (sums >> 16); }
 
+inline Ints sumOf(Ints a, Ints b) { return a + b; }
 inline Ints lowNibbles(Ints v) { return v & 0x0f0f0f0f; }
 inline Ints highNibbles(Ints v) { return v >> 4 & 0x0f0f0f0f; }
 

@@ -199,7 +199,8 @@ class Occupancy {
     if (kvTier === 'disk' && !this.#disk[batch]!.suffice(room.stagedDiskPages, this.#step, visit)) return false;
     if (kvTier === deviceTier || deviceTier === 'cpu') return true;
     const attended = this.#attendedRows(batch) + (cpuAttention ? visit.length.promptTokens : 0);
-    return this.#moved[batch]!.suffice(room.stagedRows - attended, this.#step, cpuAttention ? undefined : visit);
+    const rest = room.stagedRows - attended;
+    return rest >= 0 && this.#moved[batch]!.suffice(rest, this.#step, cpuAttention ? undefined : visit);
   }
 
   /** Of slots that the CPU attends to one row passes through the device, or their prompt. */

@@ -26,6 +26,27 @@ const layerBytes = (model: ModelConfig, weightBits: 16 | 4) =>
     ),
   );
 
+/** Everything is attended by the CPU: nothing is moved, and still a prompt may lack the rows that it passes through. */
+const ATTENDED_ON_CPU: Case = {
+  device: 'emulated',
+  policy: {
+    gpuBatchSize: 3,
+    numGpuBatches: 1,
+    placement: {
+      weights: { gpu: 0, cpu: 0, disk: 1 },
+      kvCache: { gpu: 0, cpu: 0, disk: 1 },
+      activations: { gpu: 1 / 6, cpu: 0, disk: 5 / 6 },
+    },
+    weightBits: 16,
+    kvCacheBits: 16,
+    quantGroupSize: 64,
+    cpuAttentionFraction: 0,
+    diskKvCpuAttentionFraction: 1,
+    prefillChunkTokens: 4,
+    overlap: false,
+  },
+};
+
 describeNative('diagonal against the engine', () => {
   const sequences = Array.from({ length: 17 }, (_, n) =>
     greedy(
@@ -66,6 +87,9 @@ describeNative('diagonal against the engine', () => {
       };
       await fc.assert(fc.asyncProperty(arbitraryCase({ weightBits: bits, kvCacheBits: bits }), compare), {
         numRuns: 6,
+        examples: [
+          [{ ...ATTENDED_ON_CPU, policy: { ...ATTENDED_ON_CPU.policy, weightBits: bits, kvCacheBits: bits } }],
+        ],
       });
       expect(manySteps).toBeGreaterThan(1);
     },
