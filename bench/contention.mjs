@@ -14,6 +14,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { Engine, everythingInMemory, openModelFolder, workloadFromSequences } from '../dist/index.js';
 import { writeRandomLlama } from './random-model.mjs';
+import { greedySequences } from './sequences.mjs';
 
 const SHAPE = { hiddenSize: 2048, ffnSize: 5632, numHeads: 32, numKvHeads: 4, vocabSize: 32000, dtype: 'bfloat16' };
 const PROMPT_TOKENS = 16;
@@ -43,16 +44,11 @@ process.on('SIGINT', () => process.exit(130));
 
 const folder = await openModelFolder(writeRandomLlama(temporary, { ...SHAPE, numLayers: Number(options.layers) }));
 const lengths = Array.from({ length: batch }, () => ({ promptTokens: PROMPT_TOKENS, genTokens: GEN_TOKENS }));
-const sequences = lengths.map((_, index) => ({
-  promptIds: Int32Array.from({ length: PROMPT_TOKENS }, (_, t) => (7919 * index + 31 * t + 4) % SHAPE.vocabSize),
-  maxTokens: GEN_TOKENS,
-  temperature: 0,
-  topP: 1,
-  seed: 0,
-  stopIds: new Int32Array(),
-  logitsSteps: 0,
-  scorePrompt: false,
-}));
+const sequences = greedySequences(batch, {
+  promptTokens: PROMPT_TOKENS,
+  genTokens: GEN_TOKENS,
+  vocabSize: SHAPE.vocabSize,
+});
 const engine = await Engine.open({
   folder,
   policy: { ...everythingInMemory('cpu', batch), gpuBatchSize: batch },

@@ -13,6 +13,7 @@ import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { Engine, openModelFolder, withInstruments, workloadFromSequences } from '../dist/index.js';
 import { writeRandomLlama } from './random-model.mjs';
+import { greedySequences } from './sequences.mjs';
 
 const LIMIT = 0.85;
 const SHAPE = { hiddenSize: 2048, ffnSize: 5632, numHeads: 32, numKvHeads: 4, vocabSize: 4096 };
@@ -45,16 +46,11 @@ const policyOf = (weights, weightBits) => ({
   cpuAttentionFraction: 0,
   overlap: true,
 });
-const sequence = {
-  promptIds: Int32Array.from({ length: PROMPT_TOKENS }, (_, t) => 4 + t),
-  maxTokens: DECODE_STEPS + 1,
-  temperature: 0,
-  topP: 1,
-  seed: 0,
-  stopIds: new Int32Array(),
-  logitsSteps: 0,
-  scorePrompt: false,
-};
+const [sequence] = greedySequences(1, {
+  promptTokens: PROMPT_TOKENS,
+  genTokens: DECODE_STEPS + 1,
+  vocabSize: SHAPE.vocabSize,
+});
 
 const open = (policy, quantizationCache = false) =>
   Engine.open({

@@ -13,10 +13,12 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Engine, everythingInMemory, openModelFolder, withInstruments, workloadFromSequences } from '../dist/index.js';
 import { writeRandomLlama } from './random-model.mjs';
+import { greedySequences } from './sequences.mjs';
 
 const SHAPE = { hiddenSize: 2048, ffnSize: 5632, numHeads: 32, numKvHeads: 4, vocabSize: 32000 };
 const PROMPT_TOKENS = 512;
 const GEN_TOKENS = 32;
+const JOB = { promptTokens: PROMPT_TOKENS, genTokens: GEN_TOKENS, vocabSize: SHAPE.vocabSize };
 const QUANT_GROUP = 64;
 const QUANT_GROUP_BYTES = 36;
 const REPETITIONS = 7;
@@ -70,19 +72,6 @@ const ceilings = (weightBits) =>
     ),
   }));
 
-function sequenceOf(index) {
-  return {
-    promptIds: Int32Array.from({ length: PROMPT_TOKENS }, (_, t) => (7919 * index + 31 * t + 4) % SHAPE.vocabSize),
-    maxTokens: GEN_TOKENS,
-    temperature: 0,
-    topP: 1,
-    seed: 0,
-    stopIds: new Int32Array(),
-    logitsSteps: 0,
-    scorePrompt: false,
-  };
-}
-
 async function runOf(weightBits, batch) {
   const policy = { ...everythingInMemory('cpu', batch), gpuBatchSize: batch, weightBits };
   const lengths = Array.from({ length: batch }, () => ({ promptTokens: PROMPT_TOKENS, genTokens: GEN_TOKENS }));
@@ -97,8 +86,7 @@ async function runOf(weightBits, batch) {
   });
   try {
     const runs = [];
-    for (let i = 0; i < Number(options.runs); ++i)
-      runs.push(await engine.run(lengths.map((_, index) => sequenceOf(index))));
+    for (let i = 0; i < Number(options.runs); ++i) runs.push(await engine.run(greedySequences(batch, JOB)));
     return {
       prefillSeconds: median(runs.map((run) => run.prefillSeconds)),
       decodeSeconds: median(runs.map((run) => run.decodeSeconds)),

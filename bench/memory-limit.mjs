@@ -22,10 +22,12 @@ import {
   workloadFromSequences,
 } from '../dist/index.js';
 import { writeRandomLlama } from './random-model.mjs';
+import { greedySequences } from './sequences.mjs';
 
 const SHAPE = { hiddenSize: 2048, ffnSize: 5632, numHeads: 32, numKvHeads: 4, vocabSize: 32000, dtype: 'bfloat16' };
 const PROMPT_TOKENS = 512;
 const GEN_TOKENS = 32;
+const JOB = { promptTokens: PROMPT_TOKENS, genTokens: GEN_TOKENS, vocabSize: SHAPE.vocabSize };
 
 const { values: options } = parseArgs({
   options: {
@@ -57,19 +59,6 @@ const hardware = await withInstruments((instruments) =>
   }),
 );
 
-function sequenceOf(index) {
-  return {
-    promptIds: Int32Array.from({ length: PROMPT_TOKENS }, (_, t) => (7919 * index + 31 * t + 4) % SHAPE.vocabSize),
-    maxTokens: GEN_TOKENS,
-    temperature: 0,
-    topP: 1,
-    seed: 0,
-    stopIds: new Int32Array(),
-    logitsSteps: 0,
-    scorePrompt: false,
-  };
-}
-
 async function rowOf(batch) {
   const lengths = Array.from({ length: batch }, () => ({ promptTokens: PROMPT_TOKENS, genTokens: GEN_TOKENS }));
   const workload = workloadFromSequences(lengths);
@@ -82,7 +71,7 @@ async function rowOf(batch) {
   const { plan } = planned;
   const engine = await Engine.open({ folder, policy: plan.policy, workload, device: 'cpu', spillDirectory: temporary });
   try {
-    const result = await engine.run(lengths.map((_, index) => sequenceOf(index)));
+    const result = await engine.run(greedySequences(batch, JOB));
     const [, peakKib] = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${engine.pid}/status`, 'utf8'));
     return { plan, result, residentPeakBytes: 1024 * Number(peakKib) };
   } finally {

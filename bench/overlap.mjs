@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util';
 import { Engine, openModelFolder, workloadFromSequences } from '../dist/index.js';
 import { chromeTrace } from '../dist/report/chrome-trace.js';
 import { writeRandomLlama } from './random-model.mjs';
+import { greedySequences } from './sequences.mjs';
 
 const LIMIT = 1.15;
 /** As deep as models are: before the first layer of a step and after its last one there is nothing to overlap with. */
@@ -48,14 +49,6 @@ const policy = {
   cpuAttentionFraction: 0,
 };
 
-/** A prompt of token ids that differ from sequence to sequence; the first ids of a vocabulary are its special tokens. */
-function sequenceOf(_, index) {
-  const { vocabSize } = folder.model;
-  const promptIds = Int32Array.from({ length: PROMPT_TOKENS }, (_, t) => 4 + ((index * 37 + t * 11) % (vocabSize - 4)));
-  const sampling = { temperature: 0, topP: 1, seed: 0, stopIds: new Int32Array() };
-  return { promptIds, maxTokens: GEN_TOKENS, ...sampling, logitsSteps: 0, scorePrompt: false };
-}
-
 async function run(overlap, linkBytesPerSecond, trace = false) {
   const engine = await Engine.open({
     folder,
@@ -67,7 +60,10 @@ async function run(overlap, linkBytesPerSecond, trace = false) {
     trace,
   });
   try {
-    return await engine.run(lengths.map(sequenceOf));
+    const { vocabSize } = folder.model;
+    return await engine.run(
+      greedySequences(numSequences, { promptTokens: PROMPT_TOKENS, genTokens: GEN_TOKENS, vocabSize }),
+    );
   } finally {
     await engine.close();
   }

@@ -15,6 +15,7 @@ import { leastWeightLoads } from '../dist/cost-model/io-bounds.js';
 import { Engine, openModelFolder, workloadFromSequences } from '../dist/index.js';
 import { hiddenBytes, kvRowBytes } from '../dist/models/tensors.js';
 import { writeRandomLlama } from './random-model.mjs';
+import { greedySequence } from './sequences.mjs';
 
 const GOAL = 1.5;
 const SHAPE = { numLayers: 4, hiddenSize: 64, ffnSize: 176, numHeads: 2, numKvHeads: 2, vocabSize: 512 };
@@ -39,10 +40,8 @@ function randomNumbers(seed) {
 }
 
 function randomSequence(random) {
-  const promptIds = Int32Array.from({ length: random(1, MOST_PROMPT_TOKENS) }, () => random(4, SHAPE.vocabSize - 1));
-  const sampling = { temperature: 0, topP: 1, seed: 0, stopIds: new Int32Array() };
-  const maxTokens = random(LEAST_GEN_TOKENS, MOST_GEN_TOKENS);
-  return { promptIds, maxTokens, ...sampling, logitsSteps: 0, scorePrompt: false };
+  const promptIds = Array.from({ length: random(1, MOST_PROMPT_TOKENS) }, () => random(4, SHAPE.vocabSize - 1));
+  return greedySequence(promptIds, random(LEAST_GEN_TOKENS, MOST_GEN_TOKENS));
 }
 
 const temporary = mkdtempSync(join(tmpdir(), 'flexplan-schedule-'));
