@@ -46,6 +46,8 @@ class CudaApi {
 
   virtual Stream createStream(Urgency urgency) = 0;
   virtual void destroyStream(Stream stream) noexcept = 0;
+  // Waits for all that is queued, whatever has failed before.
+  virtual void finish(Stream stream) noexcept = 0;
   virtual Event createEvent() = 0;
   virtual void destroyEvent(Event event) noexcept = 0;
 

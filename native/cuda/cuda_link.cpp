@@ -37,7 +37,16 @@ const std::byte* CudaLink::onDevice(const CopyPiece& piece) const {
   return direction_ == CopyKind::kToDevice ? piece.to : piece.from;
 }
 
-void CudaLink::copy(std::span<const CopyPiece> pieces) {
+// What has been issued when something fails still reads and writes the caller's memory, and the buffers.
+void CudaLink::copy(std::span<const CopyPiece> pieces) try {
+  issue(pieces);
+} catch (...) {
+  api_.finish(urgent_);
+  api_.finish(bulk_);
+  throw;
+}
+
+void CudaLink::issue(std::span<const CopyPiece> pieces) {
   std::vector<CopyPiece> small;
   bool hasLarge = false;
   for (const CopyPiece& piece : pieces) {
@@ -89,6 +98,7 @@ void CudaLink::copyGathered(std::span<const CopyPiece> run) {
   freeBuffers_.pop_back();
   lock.unlock();
   const Finally giveBack([&] {
+    if (!run.empty()) api_.finish(urgent_);
     const std::lock_guard again(mutex_);
     freeBuffers_.push_back(buffer);
     bufferIsFree_.notify_one();

@@ -24,6 +24,7 @@ class CudaLink final : public LinkChannel {
  private:
   const std::byte* onDevice(const CopyPiece& piece) const;
   std::vector<std::span<const CopyPiece>> runsOf(std::vector<CopyPiece>& pieces) const;
+  void issue(std::span<const CopyPiece> pieces);
   void issueLarge(const CopyPiece& piece);
   void copyGathered(std::span<const CopyPiece> run);
   void crossTogether(std::span<const CopyPiece> run, int64_t bytes, std::byte* buffer);

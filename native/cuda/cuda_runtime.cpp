@@ -70,6 +70,7 @@ class CudaRuntime final : public CudaApi {
     return stream;
   }
   void destroyStream(Stream stream) noexcept override { cudaStreamDestroy(static_cast<cudaStream_t>(stream)); }
+  void finish(Stream stream) noexcept override { cudaStreamSynchronize(static_cast<cudaStream_t>(stream)); }
 
   Event createEvent() override {
     cudaEvent_t event = nullptr;

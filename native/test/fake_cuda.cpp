@@ -124,6 +124,12 @@ class FakeCuda final : public cuda::CudaApi {
     const std::lock_guard lock(machine_.mutex);
     machine_.streams.erase(stream);
   }
+  void finish(cuda::Stream stream) noexcept override {
+    FakeEvent done;
+    queueRecord(done, stream);
+    std::unique_lock lock(done.mutex);
+    done.changed.wait(lock, [&] { return done.numDone == done.numRecorded; });
+  }
   cuda::Event createEvent() override {
     auto* const event = new FakeEvent;
     const std::lock_guard lock(machine_.mutex);
