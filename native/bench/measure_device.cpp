@@ -30,7 +30,7 @@ DeviceMeter::DeviceMeter(DeviceKind kind) : pool_(0) {
   device_ = makeDevice(kind, pool_, budgets_, kUnpaced, kUnpaced);
 }
 
-DeviceMeter::~DeviceMeter() { device_->await(device_->mark()); }
+DeviceMeter::~DeviceMeter() { device_->finish(); }
 
 TierBuffer DeviceMeter::onDevice(const std::byte* values, int64_t bytes, int64_t copies) {
   TierBuffer memory = device_->allocate(bytes * copies, "measuring the device");

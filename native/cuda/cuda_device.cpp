@@ -114,8 +114,7 @@ struct Scratch {
 class CudaDevice final : public Device {
  public:
   CudaDevice(std::unique_ptr<CudaApi> api, ThreadPool& pool, Budgets& budgets);
-  // Memory in use must not be freed. What failed has been reported where it was awaited.
-  ~CudaDevice() override { api_->finish(stream_); }
+  ~CudaDevice() override { finish(); }
 
   Tier tier() const override { return Tier::kGpu; }
   TierBuffer allocate(int64_t bytes, const std::string& what, size_t alignment) override;
@@ -124,6 +123,7 @@ class CudaDevice final : public Device {
   std::shared_ptr<void> reserve(const ModelShape& shape, const LaunchLimits& limits) override;
   int64_t mark() override;
   void await(int64_t mark) override { marks_.await(mark); }
+  void finish() noexcept override { api_->finish(stream_); }
 
   void copy(std::span<const CopyPiece> pieces) override;
   std::span<const float> view(const float* data, int64_t count, std::vector<float>& scratch) override;

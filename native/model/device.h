@@ -60,6 +60,8 @@ class Device {
   // nothing to await.
   virtual int64_t mark() { return 0; }
   virtual void await(int64_t /*mark*/) {}
+  // Waits for all operations, those of a run that failed too: their memory may be freed then.
+  virtual void finish() noexcept {}
 
   // Copies inside device memory.
   virtual void copy(std::span<const CopyPiece> pieces) = 0;

@@ -140,9 +140,11 @@ void testFailures(Checks& check, const TemporaryFolder& folder) {
     FakeMachine& counted = freshMachine();
     runOnce(config, sequences);
     const int64_t numCalls = counted.numCalls;
-    constexpr int64_t kFailures = 24;
+    constexpr int64_t kFailures = 48;
     for (int64_t n = 0; n < kFailures; ++n) {
-      freshMachine().failAtCall = n * numCalls / kFailures;
+      FakeMachine& machine = freshMachine();
+      machine.failAtCall = n * numCalls / kFailures;
+      machine.mostDelayMicroseconds = 60;  // what was queued before the failure is still at work after it
       std::string message;
       try {
         runOnce(config, sequences);
