@@ -14,7 +14,7 @@ void cutIntoChunks(Block& block, int64_t mostTokens) {
     int64_t tokens = 0;
     for (int64_t b = k * block.gpuBatchSize; b < (k + 1) * block.gpuBatchSize; ++b) {
       const int64_t more = block.slots[static_cast<size_t>(b)].promptTokens;
-      if (b == k * block.gpuBatchSize || tokens + more > mostTokens) {
+      if (b == k * block.gpuBatchSize || (more > 0 && tokens + more > mostTokens)) {
         block.chunks.push_back({k, b, b});
         tokens = 0;
       }
@@ -102,27 +102,6 @@ void BatchStep::add(const ActiveSlot& slot, std::span<const int32_t> ids) {
   added.firstRow = numTokens();
   for (int64_t n = 0; n < added.numTokens; ++n) positions.push_back(static_cast<int32_t>(added.numPast + n));
   tokenIds.insert(tokenIds.end(), ids.begin(), ids.end());
-}
-
-void BatchStep::addPrompt(int64_t slot, int64_t index, const Sequence& sequence,
-                          std::vector<const Sequence*>& prompts) {
-  ActiveSlot entering;
-  entering.slot = slot;
-  entering.sequence = index;
-  entering.isPrompt = true;
-  entering.scorePrompt = sequence.scorePrompt;
-  const std::vector<int32_t>& ids = sequence.promptIds;
-  // Scores are wanted of tokens that are computed.
-  for (size_t n = 0; n < prompts.size() && !sequence.scorePrompt; ++n) {
-    const std::vector<int32_t>& other = prompts[n]->promptIds;
-    const auto mostShared = static_cast<int64_t>(std::min(ids.size() - 1, other.size()));
-    const int64_t shared = std::mismatch(ids.begin(), ids.begin() + mostShared, other.begin()).first - ids.begin();
-    if (shared < kLeastSharedTokens || shared <= entering.numPast) continue;
-    entering.numPast = shared;
-    entering.leader = static_cast<int64_t>(active.size() - prompts.size() + n);
-  }
-  add(entering, std::span(ids).subspan(static_cast<size_t>(entering.numPast)));
-  prompts.push_back(&sequence);
 }
 
 BatchStep BatchStep::piece(int64_t firstRow, int64_t numRows) const {

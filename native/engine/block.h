@@ -66,20 +66,21 @@ struct ActiveSlot {
   int64_t firstRow = 0;
   bool isPrompt = false;  // tokens of its prompt, else one that was generated
   bool scorePrompt = false;
-  // A prompt that begins like another of its chunk: the first numPast rows of its KV cache are those of active[leader].
+  // A prompt that begins like another: the first numPast rows of its KV cache are those of active[leader], or of that
+  // prefix of SharedPrefixes.
   int64_t leader = -1;
+  int64_t prefix = -1;
   // Where its KV rows begin in a staging buffer of the device, and of the disk: bytes.
   int64_t staging = 0, diskStaging = 0;
 
   // Of KV cache, per layer, when the step is done.
   int64_t numRows() const { return numPast + numTokens; }
   int64_t lastRow() const { return firstRow + numTokens - 1; }
+  bool sharesPrompt() const { return leader >= 0 || prefix >= 0; }
 };
 
 // What one GPU batch computes in one step: the same through all layers.
 struct BatchStep {
-  static constexpr int64_t kLeastSharedTokens = 16;
-
   std::vector<ActiveSlot> active;
   std::vector<int32_t> tokenIds;
   std::vector<int32_t> positions;
@@ -90,10 +91,6 @@ struct BatchStep {
   // Prefill when any prompt is in it: those that enter are the last.
   Phase phase() const { return !empty() && active.back().isPrompt ? Phase::kPrefill : Phase::kDecode; }
   void add(const ActiveSlot& slot, std::span<const int32_t> ids);
-  // Adds the prompt of sequence `index` without the prefix that it has in common with one added before; its last token
-  // is always computed. `prompts`: whole, of the last active slots. Prefixes of fewer than kLeastSharedTokens are not
-  // worth the copies.
-  void addPrompt(int64_t slot, int64_t index, const Sequence& sequence, std::vector<const Sequence*>& prompts);
   // Rows [firstRow, firstRow + numRows) as a step of their own: the tokens before them are past.
   BatchStep piece(int64_t firstRow, int64_t numRows) const;
 };

@@ -44,25 +44,33 @@ BatchStep& BlockRun::nextBatchStep(const Item& item) {
 
 void BlockRun::startFirstStep() {
   event_ = {block_.index, 0, {}, {}, {}};
+  context_.prefixes.beginStep();
   for (size_t c = 0; c < block_.chunks.size(); ++c) {
     BatchStep& step = batchSteps_[0][c];
     if (block_.refills) {
       refill(step, block_.chunks[c].batch);
       continue;
     }
-    std::vector<const Sequence*> prompts;
+    context_.prefixes.beginItem(static_cast<int64_t>(c));
     for (int64_t b = block_.chunks[c].firstSlot; b < block_.chunks[c].endSlot; ++b) {
       const int64_t sequence = block_.slots[static_cast<size_t>(b)].sequence;
-      if (sequence >= 0 && !isDropped(sequence)) enter(step, b, sequence, prompts);
+      if (sequence >= 0 && !isDropped(sequence)) enter(step, b, sequence);
     }
     context_.kvCache.stage(step);
   }
   beginStep(0);
 }
 
-void BlockRun::enter(BatchStep& step, int64_t slot, int64_t sequence, std::vector<const Sequence*>& prompts) {
-  step.addPrompt(slot, sequence, context_.sequences[static_cast<size_t>(sequence)], prompts);
-  numSharedTokens_ += step.active.back().numPast;
+void BlockRun::enter(BatchStep& step, int64_t slot, int64_t sequence) {
+  const Sequence& from = context_.sequences[static_cast<size_t>(sequence)];
+  ActiveSlot entering;
+  entering.slot = slot;
+  entering.sequence = sequence;
+  entering.isPrompt = true;
+  entering.scorePrompt = from.scorePrompt;
+  context_.prefixes.enter(entering, static_cast<int64_t>(step.active.size()), from);
+  numSharedTokens_ += entering.numPast;
+  step.add(entering, std::span(from.promptIds).subspan(static_cast<size_t>(entering.numPast)));
 }
 
 // Whether it was cancelled before it could enter.
@@ -74,13 +82,13 @@ bool BlockRun::isDropped(int64_t sequence) {
 
 // Waiting sequences, in order, each take the first free slot of a GPU batch where there is room for them.
 void BlockRun::refill(BatchStep& step, int64_t batch) {
-  std::vector<const Sequence*> prompts;
+  context_.prefixes.beginItem(batch);
   for (; nextWaiting_ < static_cast<int64_t>(context_.sequences.size()); ++nextWaiting_) {
     if (isDropped(nextWaiting_)) continue;
     const Sequence& sequence = context_.sequences[static_cast<size_t>(nextWaiting_)];
     const auto slot = slotWithRoom(batch, sequence);
     if (!slot) break;
-    enter(step, *slot, nextWaiting_, prompts);
+    enter(step, *slot, nextWaiting_);
     admission_->enter(*slot, sequence);
     context_.kvCache.enter(*slot, nextWaiting_);
   }
@@ -315,6 +323,7 @@ void BlockRun::compute(const Item& x) {
     nextBatchStep(x) = {};
   }
   if (!isHead) return;
+  if (x.batch == 0) context_.prefixes.beginStep();  // of this one all items have left the last decoder
   if (block_.refills) {
     refill(nextBatchStep(x), x.batch);
   } else {
@@ -348,7 +357,7 @@ void BlockRun::finishHead(const Item& x, const std::byte* buffer) {
     ActiveSlot staying = active;
     staying.numPast += active.numTokens;
     staying.isPrompt = false;
-    staying.leader = -1;
+    staying.leader = staying.prefix = -1;
     next.add(staying, {&tokens[n], 1});
   }
 }

@@ -15,6 +15,7 @@
 #include "engine/cancellation.h"
 #include "engine/forward.h"
 #include "engine/progress.h"
+#include "engine/shared_prefixes.h"
 #include "engine/trace.h"
 #include "engine/weight_stream.h"
 
@@ -28,6 +29,7 @@ struct BlockContext {
   Forward& forward;
   KvCache& kvCache;
   HiddenStates& hiddenStates;
+  SharedPrefixes& prefixes;
   WeightStream& weights;
   Trace& trace;
   const Cancellation& cancellation;
@@ -58,7 +60,7 @@ class BlockRun {
   const BatchStep& batchStep(const Item& item) const;
   BatchStep& nextBatchStep(const Item& item);
   void startFirstStep();
-  void enter(BatchStep& step, int64_t slot, int64_t sequence, std::vector<const Sequence*>& prompts);
+  void enter(BatchStep& step, int64_t slot, int64_t sequence);
   bool isDropped(int64_t sequence);
   void refill(BatchStep& step, int64_t batch);
   std::optional<int64_t> slotWithRoom(int64_t batch, const Sequence& sequence) const;

@@ -90,7 +90,7 @@ struct TraceEvent {
 struct RunResult {
   std::vector<SequenceResult> sequences;
   int64_t numBlocks = 0;
-  int64_t sharedPrefixTokens = 0;  // prompt tokens not computed, because another prompt of the chunk begins with them
+  int64_t sharedPrefixTokens = 0;  // prompt tokens not computed, because another prompt of the step begins with them
   PerPhase<double> seconds{};
   PerPhase<double> computeSeconds{};
   PerPhase<double> cpuAttentionSeconds{};

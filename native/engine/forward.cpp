@@ -22,8 +22,8 @@ ModelLayers::ModelLayers(const ModelShape& shape, const Weights& weights)
 }
 
 Forward::Forward(const EngineConfig& config, const Weights& weights, const ModelLayers& layers, ThreadPool& pool,
-                 Transfer& transfer, Budgets& budgets, KvCache& kvCache, HiddenStates& hiddenStates, StageClock& clock,
-                 int64_t maxTokens)
+                 Transfer& transfer, Budgets& budgets, KvCache& kvCache, HiddenStates& hiddenStates,
+                 SharedPrefixes& prefixes, StageClock& clock, int64_t maxTokens)
     : shape_(config.model),
       weights_(weights),
       layers_(layers),
@@ -32,6 +32,7 @@ Forward::Forward(const EngineConfig& config, const Weights& weights, const Model
       device_(transfer.device()),
       kvCache_(kvCache),
       hiddenStates_(hiddenStates),
+      prefixes_(prefixes),
       clock_(clock),
       embedding_(layers.embed, transfer, budgets),
       maxTokens_(maxTokens),
@@ -84,7 +85,13 @@ void Forward::embed(const Item& item, const BatchStep& step, const std::byte* bu
 }
 
 void Forward::decode(const Item& item, const BatchStep& step, const std::byte* buffer) {
+  {
+    const auto timed = clock_.compute(step.phase());
+    prefixes_.take(item, step);
+  }
   inPieces(item, step, buffer, [this](const Piece& piece) { decodePiece(piece); });
+  const auto timed = clock_.compute(step.phase());
+  prefixes_.keep(item, step);
 }
 
 void Forward::embedPiece(const Piece& piece) {
@@ -127,7 +134,7 @@ void Forward::decodePiece(const Piece& piece) {
     if (shape_.preNorm) normalize(layer.attentionNorm, hidden, normed, tokens);
     projectQkv(step, view, layer, input);
     storeNewKvRows(item, step);
-    copySharedKvRows(item, step);
+    prefixes_.copyWithin(item, step);
   }
   const int64_t projected = device_.mark();
   {
@@ -181,20 +188,6 @@ void Forward::storeNewKvRows(const Item& item, const BatchStep& step) {
   }
   device_.storeKvRows({kvCache_.dtype(), workspace_.k, workspace_.v, shape_.kvSize(), shape_.numKvHeads, shape_.headDim},
                       runs);
-}
-
-// In order: a leader may have rows of its own leader. Their pages are cut alike, or each has one.
-void Forward::copySharedKvRows(const Item& item, const BatchStep& step) {
-  for (const ActiveSlot& active : step.active) {
-    if (active.leader < 0) continue;
-    const ActiveSlot& leader = step.active[static_cast<size_t>(active.leader)];
-    std::vector<CopyPiece> pieces;
-    kvCache_.forEachPage(active, 0, active.numPast, [&](int64_t page, int64_t, int64_t count) {
-      pieces.push_back({kvCache_.devicePage(item, active, page), kvCache_.devicePage(item, leader, page),
-                        count * kvCache_.rowBytes()});
-    });
-    device_.copy(pieces);
-  }
 }
 
 cpu::AttentionShape Forward::attentionShape() const {

@@ -10,6 +10,7 @@
 #include "engine/embedding.h"
 #include "engine/hidden_states.h"
 #include "engine/kv_cache.h"
+#include "engine/shared_prefixes.h"
 #include "engine/stage_clock.h"
 #include "engine/workspace.h"
 #include "model/layers.h"
@@ -29,8 +30,8 @@ class Forward {
   // Takes the workspace for launches of at most `maxTokens` tokens (mixtures: as many as a token has active experts, at
   // least); items of more go through in pieces.
   Forward(const EngineConfig& config, const Weights& weights, const ModelLayers& layers, ThreadPool& pool,
-          Transfer& transfer, Budgets& budgets, KvCache& kvCache, HiddenStates& hiddenStates, StageClock& clock,
-          int64_t maxTokens);
+          Transfer& transfer, Budgets& budgets, KvCache& kvCache, HiddenStates& hiddenStates, SharedPrefixes& prefixes,
+          StageClock& clock, int64_t maxTokens);
 
   // Each computes one item. `buffer`: where the layer's weights were streamed to. Input and output are the hidden
   // states.
@@ -69,7 +70,6 @@ class Forward {
   void writeHidden(const Piece& piece);
   void projectQkv(const BatchStep& step, const LayerView& view, const DecoderLayer& layer, const float* x);
   void storeNewKvRows(const Item& item, const BatchStep& step);
-  void copySharedKvRows(const Item& item, const BatchStep& step);
   cpu::AttentionShape attentionShape() const;
   class AttendedPages;
   void attendOnDevice(const Item& item, const BatchStep& step);
@@ -87,6 +87,7 @@ class Forward {
   Device& device_;
   KvCache& kvCache_;
   HiddenStates& hiddenStates_;
+  SharedPrefixes& prefixes_;
   StageClock& clock_;
   EmbeddingReader embedding_;
   const int64_t maxTokens_;

@@ -95,7 +95,7 @@ class KvCache {
   Phase stagingPhase(const Item& item) const { return block_->refills ? Phase::kDecode : item.phase(); }
   // The first row of a step that is not at home yet: of a prompt also those that it shares.
   static int64_t firstNewRow(const ActiveSlot& active) {
-    return active.isPrompt && active.leader >= 0 ? 0 : active.numPast;
+    return active.isPrompt && active.sharesPrompt() ? 0 : active.numPast;
   }
   bool isHome(const Slot& slot) const { return slot.kvTier == deviceTier_; }
   const Slot& slot(const ActiveSlot& active) const { return block_->slots[static_cast<size_t>(active.slot)]; }

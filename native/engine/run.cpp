@@ -33,6 +33,12 @@ int64_t mostLaunchTokens(const std::vector<Block>& blocks, const EngineConfig& c
   return std::max(maxLaunchTokens(blocks, config.prefillChunkTokens), config.model.numActiveExperts);
 }
 
+// Prefixes are kept for later items: as many rows as a launch has tokens.
+int64_t mostKeptRows(const std::vector<Block>& blocks, const EngineConfig& config) {
+  const bool haveLater = std::ranges::any_of(blocks, [](const Block& block) { return block.numItems(0) > 1; });
+  return haveLater ? mostLaunchTokens(blocks, config) : 0;
+}
+
 }  // namespace
 
 Run::Run(const RunContext& context, std::span<const Sequence> sequences, const Cancellation& cancellation)
@@ -47,8 +53,9 @@ Run::Run(const RunContext& context, std::span<const Sequence> sequences, const C
       weightStream_(context.weights, transfer_, context.budgets, trace_, context.config.overlap),
       deviceScratch_(context.device.reserve(context.config.model,
                                             {mostLaunchTokens(blocks_, context.config), context.config.gpuBatchSize})),
+      prefixes_(mostKeptRows(blocks_, context.config), kvCache_, context.device),
       forward_(context.config, context.weights, context.layers, context.pool, transfer_, context.budgets, kvCache_,
-               hiddenStates_, clock_, mostLaunchTokens(blocks_, context.config)) {
+               hiddenStates_, prefixes_, clock_, mostLaunchTokens(blocks_, context.config)) {
   result_.sequences.resize(sequences.size());
   for (const Block& block : blocks_) numVisitsPlanned_ += block.numSteps * context.config.model.numScheduleLayers();
 }
@@ -77,6 +84,7 @@ void Run::runBlock(const Block& block, const StepCallback& onStep) {
                              forward_,
                              kvCache_,
                              hiddenStates_,
+                             prefixes_,
                              weightStream_,
                              trace_,
                              cancellation_,

@@ -12,5 +12,6 @@ set(FLEXPLAN_ENGINE_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/room.cpp
   ${CMAKE_CURRENT_LIST_DIR}/run.cpp
   ${CMAKE_CURRENT_LIST_DIR}/sampler.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/shared_prefixes.cpp
   ${CMAKE_CURRENT_LIST_DIR}/weight_stream.cpp
   ${CMAKE_CURRENT_LIST_DIR}/workspace.cpp)

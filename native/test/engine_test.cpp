@@ -156,7 +156,7 @@ void testAsyncDevice(Checks& check, const TemporaryFolder& folder, int numPolici
   check.that(numWaits > 100 * numPolicies, "async: the device did lag behind, " + std::to_string(numWaits));
 }
 
-// Prompts that begin alike are computed once per chunk, wherever their KV rows live.
+// Prompts of a step that begin alike are computed once, wherever their KV rows live.
 void testSharedPrefixes(Checks& check, const TemporaryFolder& folder, int numPolicies) {
   Random random(13);
   for (const Family family : {Family::kOpt, Family::kMixtral}) {
@@ -186,6 +186,50 @@ void testSharedPrefixes(Checks& check, const TemporaryFolder& folder, int numPol
       }
       check.that(numShared > 4 * numPolicies, name + ": enough was shared, " + std::to_string(numShared));
     }
+  }
+}
+
+// Two kinds of prompts in turn. What all of a kind share is computed by the first of them in the step, as far as it can be
+// kept: so many rows as a launch has tokens.
+void testPrefixesOfEarlierItems(Checks& check, const TemporaryFolder& folder) {
+  Random random(15);
+  const TinyModel model(Family::kLlama, DataType::kFloat16, folder.file("kept-prefixes"));
+  constexpr int64_t kShared = 20, kTokens = 25, kPrompts = 8;
+  const auto addIds = [&](std::vector<int32_t>& ids, int64_t count) {
+    while (count-- > 0) ids.push_back(static_cast<int32_t>(random.below(model.shape.vocabSize)));
+  };
+  std::array<std::vector<int32_t>, 2> kinds;
+  for (auto& ids : kinds) addIds(ids, kShared);
+  std::vector<Sequence> sequences(kPrompts);
+  for (size_t n = 0; n < sequences.size(); ++n) {
+    sequences[n].promptIds = kinds[n % 2];
+    sequences[n].promptIds.push_back(static_cast<int32_t>(n));  // more they do not share
+    addIds(sequences[n].promptIds, kTokens - kShared - 1);
+    sequences[n].maxTokens = sequences[n].logitsSteps = 4;
+  }
+  EngineConfig config = plainConfig(model, folder);
+  const RunResult alone = runOnce(config, sequences);
+  config.gpuBatchSize = 2;
+  config.numGpuBatches = kPrompts / 2;
+  config.kvTiers.assign(kPrompts, config.kvTiers.front());
+  config.activationTiers.assign(kPrompts, config.activationTiers.front());
+  config.cpuAttention.assign(kPrompts, 0);
+  struct Case {
+    Schedule schedule;
+    int64_t chunkTokens, expected;
+  };
+  // Launches of two prompts: there is room for both kinds. Of one: for one kind, and of the diagonal's prompts half enter
+  // in a second step.
+  for (const auto& [schedule, chunkTokens, expected] : {Case{Schedule::kZigzag, 2 * kTokens, 2 * 3 * kShared},
+                                                        {Schedule::kDiagonal, 2 * kTokens, 2 * 3 * kShared},
+                                                        {Schedule::kZigzag, kTokens, 3 * kShared},
+                                                        {Schedule::kDiagonal, kTokens, 2 * kShared}}) {
+    config.schedule = schedule;
+    config.prefillChunkTokens = chunkTokens;
+    const RunResult result = runOnce(config, sequences);
+    const std::string what = "kept prefixes, launches of " + std::to_string(chunkTokens);
+    check.that(sameResults(result, alone), what + ": results");
+    check.that(result.sharedPrefixTokens == expected, what + ": shared " + std::to_string(result.sharedPrefixTokens));
   }
 }
 
@@ -457,6 +501,7 @@ int main(int argc, char** argv) {
   testProgress(check);
   testPlacements(check, folder, numPolicies);
   testSharedPrefixes(check, folder, numPolicies);
+  testPrefixesOfEarlierItems(check, folder);
   testAsyncDevice(check, folder, numPolicies);
   testSparseValues(check, folder, numPolicies);
   testErrors(check, folder);

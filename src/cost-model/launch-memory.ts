@@ -1,12 +1,14 @@
 /** Bytes that the launches of a GPU batch take beside weights, KV cache and hidden states: docs/schedule.md, "Buffers". */
 import { FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
+import { kvRowBytes } from '../models/tensors.js';
 import { MIB } from '../units.js';
 import { prefillChunkTokens } from '../policy/policy.js';
 import { oneSequence, promptTokensOf } from '../workload/sequences.js';
 import { inLines } from './alignment.js';
-import { largestBatchOf, type BlockSet } from './block-sets.js';
+import { largestBatchOf, mostBatches, type BlockSet } from './block-sets.js';
 import type { BatchShape } from './cost-terms.js';
 import type { Setting } from './movement.js';
+import type { WholeJob } from './whole-job.js';
 
 /** Uploads, partial sums of decode attention, cuBLAS; uploads and gathered copies. */
 const CUDA_GPU_BYTES = (8 + 32 + 32) * MIB;
@@ -20,11 +22,18 @@ const PACKED_TILE_TOKENS = 14;
 /** Of a token that goes through an expert: token, expert, row, weight. */
 const EXPERT_ROW_WORDS = 4;
 
-/** On the device that computes: intermediates of the largest launch of these batches, its logits, its matmuls' inputs. */
-export function deviceLaunchBytes({ model, shape, device }: Setting, batches: BlockSet): number {
-  const tokens = launchTokens(model, shape, batches);
+/** On the device that computes: intermediates of the job's largest launch, its logits, its matmuls' inputs, prefixes kept for later ones. */
+export function deviceLaunchBytes({ model, shape, device }: Setting, job: WholeJob): number {
+  const tokens = launchTokens(model, shape, job.batches);
   const inputs = device === 'cuda' ? cudaInputBytes(model, tokens) : packedInputBytes(model, tokens);
-  return workspaceBytes(model, shape, tokens) + inputs + (device === 'cuda' ? CUDA_GPU_BYTES : 0);
+  const fixed = device === 'cuda' ? CUDA_GPU_BYTES : 0;
+  return workspaceBytes(model, shape, tokens) + inputs + sharedPrefixBytes(model, shape, job, tokens) + fixed;
+}
+
+/** One layer's KV rows that prompts of a step share with those of GPU batches, or chunks, before theirs. */
+function sharedPrefixBytes(model: ModelConfig, shape: BatchShape, { chunks }: WholeJob, tokens: number): number {
+  const haveLater = shape.numGpuBatches > 1 || mostBatches(chunks) > 1;
+  return haveLater ? inLines(tokens * kvRowBytes(model, shape.kvCacheBits)) : 0;
 }
 
 /** On the host of a GPU: what CUDA's copies need, logits to sample, queries and outputs of attention on the CPU. */

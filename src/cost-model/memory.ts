@@ -38,7 +38,7 @@ const AWAY_ACTIVATION_HOMES: readonly Tier[] = ['cpu', 'disk'];
 export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<Tier, Affine[]> {
   const job = wholeJob(sets, prefillChunkTokens(setting.shape));
   const rounding = constant(MOST_BUFFERS * (setting.hasGpu ? CACHE_LINE_BYTES : PAGE_BYTES));
-  const onDevice = sum(weightBuffers(setting), constant(deviceLaunchBytes(setting, job.batches)), rounding);
+  const onDevice = sum(weightBuffers(setting), constant(deviceLaunchBytes(setting, job)), rounding);
   const gpu = [homeBytes(setting, job, 'gpu'), onDevice, activationBuffers(setting, job)];
   const cpu = [
     homeBytes(setting, job, 'cpu'),
