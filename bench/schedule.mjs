@@ -12,10 +12,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { leastWeightLoads } from '../dist/cost-model/io-bounds.js';
+import { greedySequence } from '../dist/engine/sequences.js';
 import { Engine, openModelFolder, workloadFromSequences } from '../dist/index.js';
 import { hiddenBytes, kvRowBytes } from '../dist/models/tensors.js';
 import { writeRandomLlama } from './random-model.mjs';
-import { greedySequence } from './sequences.mjs';
 
 const GOAL = 1.5;
 const SHAPE = { numLayers: 4, hiddenSize: 64, ffnSize: 176, numHeads: 2, numKvHeads: 2, vocabSize: 512 };

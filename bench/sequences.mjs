@@ -1,17 +1,5 @@
 /** The sequences that benchmarks run: greedy, to their full length. */
-
-export function greedySequence(promptIds, maxTokens) {
-  return {
-    promptIds: Int32Array.from(promptIds),
-    maxTokens,
-    temperature: 0,
-    topP: 1,
-    seed: 0,
-    stopIds: new Int32Array(),
-    logitsSteps: 0,
-    scorePrompt: false,
-  };
-}
+import { greedySequence } from '../dist/engine/sequences.js';
 
 /** So many prompts of one length, which differ. The first ids of a vocabulary are its special tokens. */
 export function greedySequences(count, { promptTokens, genTokens, vocabSize }) {

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { estimateRealised } from '../cost-model/estimate.js';
 import { Engine, type RunResult, type Sequence } from '../engine/engine.js';
 import type { ModelFolder } from '../engine/model-folder.js';
+import { greedySequence } from '../engine/sequences.js';
 import { FlexplanError } from '../errors.js';
 import { realise } from '../policy/realisation.js';
 import type { RunDocument } from '../report/run-document.js';
@@ -67,14 +68,6 @@ function medianRun(runs: readonly RunResult[]): RunResult {
 
 /** Token ids that differ between sequences and places; what they mean does not matter. Runs to its full length. */
 function sequenceOf({ promptTokens, genTokens }: SequenceLength, index: number, vocabSize: number): Sequence {
-  return {
-    promptIds: Int32Array.from({ length: promptTokens }, (_, t) => (37 * index + 11 * t) % vocabSize),
-    maxTokens: genTokens,
-    temperature: 0,
-    topP: 1,
-    seed: 0,
-    stopIds: new Int32Array(),
-    logitsSteps: 0,
-    scorePrompt: false,
-  };
+  const promptIds = Array.from({ length: promptTokens }, (_, t) => (37 * index + 11 * t) % vocabSize);
+  return greedySequence(promptIds, genTokens);
 }

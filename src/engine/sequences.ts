@@ -3,6 +3,20 @@ import { FlexplanError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import type { NativeSequence } from './native-addon.js';
 
+/** A greedy sequence that no end token stops. */
+export function greedySequence(promptIds: Iterable<number>, maxTokens: number): NativeSequence {
+  return {
+    promptIds: Int32Array.from(promptIds),
+    maxTokens,
+    temperature: 0,
+    topP: 1,
+    seed: 0,
+    stopIds: new Int32Array(),
+    logitsSteps: 0,
+    scorePrompt: false,
+  };
+}
+
 /** Why a prompt cannot be run, as the rest of "expected ..., got ..., do ...", or undefined when it can. */
 export function promptFault(model: ModelConfig, promptIds: ArrayLike<number>, maxTokens: number): string | undefined {
   const { vocabSize, maxPositions } = model;

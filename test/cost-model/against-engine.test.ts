@@ -8,7 +8,7 @@ import type { Policy } from '../../src/policy/policy.js';
 import { realise } from '../../src/policy/realisation.js';
 import { workloadFromSequences } from '../../src/workload/blocks.js';
 import { arbitraryCase, type Case } from '../engine/arbitrary-policy.js';
-import { describeNative, fixtureFolder, greedy, runOnce } from '../engine/native.js';
+import { describeNative, fixtureFolder, greedy, onDevice, runOnce } from '../engine/native.js';
 import { machine } from './machines.js';
 
 /** Embedding rows on cpu and disk are estimated for token ids spread evenly; everything else is exact. */
@@ -37,10 +37,7 @@ describeNative('estimate against engine', () => {
       const folder = await fixtureFolder(name);
       let moved = 0;
       const compare = async ({ device, policy }: Case) => {
-        const { result } = await runOnce(folder, sequences, {
-          ...{ policy, device, workload, capacityBytes: { gpu: 1e9 } },
-          linkBytesPerSecond: { cpuToGpu: 5e9, gpuToCpu: 5e9 },
-        });
+        const { result } = await runOnce(folder, sequences, onDevice(device, policy, workload));
         const estimated = estimate(folder.model, machine(device), workload, policy, { realised: true });
         for (const phase of ['prefill', 'decode'] as const)
           for (const link of LINKS) {
@@ -73,13 +70,9 @@ describeNative('estimate against engine', () => {
       const folder = await fixtureFolder(name);
       let refilled = 0;
       const compare = async ({ device, policy }: Case) => {
-        const options = {
-          ...{ device, workload, capacityBytes: { gpu: 1e9 } },
-          linkBytesPerSecond: { cpuToGpu: 5e9, gpuToCpu: 5e9 },
-        };
         const diagonal: Policy = { ...policy, schedule: 'diagonal' };
-        const { result: expected } = await runOnce(folder, sequences, { ...options, policy });
-        const { result } = await runOnce(folder, sequences, { ...options, policy: diagonal });
+        const { result: expected } = await runOnce(folder, sequences, onDevice(device, policy, workload));
+        const { result } = await runOnce(folder, sequences, onDevice(device, diagonal, workload));
         expect(result.sequences).toEqual(expected.sequences);
         if (expected.numBlocks > 1) refilled++;
         const estimated = estimate(folder.model, machine(device), workload, diagonal, { realised: true });

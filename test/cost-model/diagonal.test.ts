@@ -12,7 +12,7 @@ import { realiseSlots } from '../../src/policy/slots.js';
 import { LINKS, type Link } from '../../src/tiers.js';
 import { workloadFromSequences } from '../../src/workload/blocks.js';
 import { arbitraryCase, type Case } from '../engine/arbitrary-policy.js';
-import { describeNative, engineOptions, fixtureFolder, greedy } from '../engine/native.js';
+import { describeNative, engineOptions, fixtureFolder, greedy, onDevice } from '../engine/native.js';
 import { gatedModel } from './examples.js';
 import { machine } from './machines.js';
 
@@ -66,11 +66,7 @@ describeNative('diagonal against the engine', () => {
       let manySteps = 0;
       const compare = async ({ device, policy: zigzag }: Case) => {
         const policy: Policy = { ...zigzag, schedule: 'diagonal' };
-        const engine = await Engine.open({
-          ...engineOptions(folder, sequences),
-          ...{ policy, device, workload, capacityBytes: { gpu: 1e9 } },
-          linkBytesPerSecond: { cpuToGpu: 5e9, gpuToCpu: 5e9 },
-        });
+        const engine = await Engine.open(engineOptions(folder, sequences, onDevice(device, policy, workload)));
         let numSteps = 0;
         const result = await engine.run(sequences, { onStep: () => void numSteps++ }).finally(() => engine.close());
         const simulated = simulateDiagonal({ shape: policy, device }, workload, realiseSlots(policy, device));

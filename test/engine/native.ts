@@ -8,8 +8,11 @@ import { everythingInMemory } from '../../src/engine/default-policy.js';
 import { withInstruments } from '../../src/engine/instruments.js';
 import type { NativeSystemInfo } from '../../src/engine/native-addon.js';
 import { lengthOf } from '../../src/engine/generate.js';
+import { greedySequence } from '../../src/engine/sequences.js';
 import { type ModelFolder, openModelFolder } from '../../src/engine/model-folder.js';
+import type { Policy } from '../../src/policy/policy.js';
 import { workloadFromSequences } from '../../src/workload/blocks.js';
+import type { Workload } from '../../src/workload/workload.js';
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 export const KJV = `${ROOT}examples/opt-kjv-5m`;
@@ -39,18 +42,18 @@ export function tokenIds(path: string): number[] {
   return Array.from({ length: bytes.length / 2 }, (_, i) => bytes.readUInt16LE(2 * i));
 }
 
-/** A greedy sequence that no end token stops. */
 export function greedy(promptIds: readonly number[], maxTokens: number, changes: Partial<Sequence> = {}): Sequence {
+  return { ...greedySequence(promptIds, maxTokens), ...changes };
+}
+
+/** A policy on a device whose links are fast, if it is an emulated GPU. */
+export function onDevice(device: EngineOptions['device'], policy: Policy, workload: Workload): Partial<EngineOptions> {
   return {
-    promptIds: Int32Array.from(promptIds),
-    maxTokens,
-    temperature: 0,
-    topP: 1,
-    seed: 0,
-    stopIds: new Int32Array(0),
-    logitsSteps: 0,
-    scorePrompt: false,
-    ...changes,
+    device,
+    policy,
+    workload,
+    capacityBytes: { gpu: 1e9 },
+    linkBytesPerSecond: { cpuToGpu: 5e9, gpuToCpu: 5e9 },
   };
 }
 
