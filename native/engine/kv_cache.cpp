@@ -34,6 +34,7 @@ KvCache::KvCache(const EngineConfig& config, std::span<const Sequence> sequences
       dtype_(storedAs(config)),
       numLayers_(config.model.numLayers),
       rowBytes_(static_cast<int64_t>(cpu::kvRowBytes(dtype_, config.model.numKvHeads, config.model.headDim))),
+      slidingWindow_(config.model.slidingWindow),
       sequences_(sequences),
       places_(sequences.size()) {
   Sizes most;
@@ -207,6 +208,12 @@ std::byte* KvCache::hostPage(const Item& item, const ActiveSlot& active, int64_t
                                            : diskStaging(item, active, page);
 }
 
+int64_t KvCache::firstLoadedRow(const ActiveSlot& active) const {
+  if (slidingWindow_ <= 0) return 0;
+  const int64_t attended = std::max<int64_t>(0, active.numPast + 1 - slidingWindow_);
+  return attended / cpu::kAttentionChunk * cpu::kAttentionChunk;
+}
+
 void KvCache::load(const Item& item, const BatchStep& step) {
   std::vector<CopyPiece> fromCpu, fromDisk;
   IoBatch reads(transfer_.io(), &transfer_.meter());
@@ -215,11 +222,13 @@ void KvCache::load(const Item& item, const BatchStep& step) {
     if (isHome(at) || active.isPrompt) continue;
     const bool moved = deviceTier_ == Tier::kGpu && !at.cpuAttention;
     auto& pieces = at.kvTier == Tier::kDisk ? fromDisk : fromCpu;
-    forEachPage(active, 0, active.numPast, [&](int64_t page, int64_t, int64_t count) {
-      const int64_t bytes = count * rowBytes_;
+    forEachPage(active, firstLoadedRow(active), active.numPast, [&](int64_t page, int64_t before, int64_t count) {
+      const int64_t offset = before * rowBytes_, bytes = count * rowBytes_;
       if (at.kvTier == Tier::kDisk)
-        reads.read(disk_, homeOffset(item, active, page), bytes, diskStaging(item, active, page));
-      if (moved) pieces.push_back({devicePage(item, active, page), hostPage(item, active, page), bytes});
+        reads.read(disk_, homeOffset(item, active, page) + offset, bytes,
+                   diskStaging(item, active, page) + PageWindow::around(offset, bytes).offset);
+      if (moved)
+        pieces.push_back({devicePage(item, active, page) + offset, hostPage(item, active, page) + offset, bytes});
     });
   }
   reads.start(step.phase());
@@ -243,7 +252,7 @@ void KvCache::store(const Item& item, const BatchStep& step) {
   for (const ActiveSlot& active : step.active) {
     if (slot(active).kvTier != Tier::kDisk) continue;
     forEachPage(active, firstNewRow(active), active.numRows(), [&](int64_t page, int64_t before, int64_t count) {
-      // The staging buffer has the rows before, so the pages that the new rows touch are whole.
+      // The staging buffer has what will be needed of the pages that the new rows touch: what was loaded began with a page.
       const PageWindow window = PageWindow::around(before * rowBytes_, count * rowBytes_);
       writes.write(disk_, homeOffset(item, active, page) + window.offset, window.bytes,
                    diskStaging(item, active, page) + window.offset, count * rowBytes_);

@@ -39,7 +39,8 @@ class KvCache {
   // The items whose staging buffer `item` takes over must have been stored: all up to this index.
   int64_t storesBefore(const Item& item) const;
 
-  // Brings the past rows of slots away from home to the device (disk slots attended by the CPU: to RAM).
+  // Brings the past rows that will be attended, of slots away from home, to the device (disk slots attended by the CPU: to
+  // RAM). The rows before them are whatever the buffers held.
   void load(const Item& item, const BatchStep& step);
   // Brings the new rows home.
   void store(const Item& item, const BatchStep& step);
@@ -100,6 +101,9 @@ class KvCache {
   bool isHome(const Slot& slot) const { return slot.kvTier == deviceTier_; }
   const Slot& slot(const ActiveSlot& active) const { return block_->slots[static_cast<size_t>(active.slot)]; }
   const Place& place(const ActiveSlot& active) const { return places_[static_cast<size_t>(active.sequence)]; }
+  // The first row that attention of one generated token reads: its window's first, down to the beginning of a chunk. It only
+  // grows, so that a row before it is never needed again.
+  int64_t firstLoadedRow(const ActiveSlot& active) const;
   int64_t homeOffset(const Item& item, const ActiveSlot& active, int64_t page) const;
   std::byte* staging(const Item& item, const ActiveSlot& active) const;
   std::byte* diskStaging(const Item& item, const ActiveSlot& active, int64_t page) const;
@@ -109,6 +113,7 @@ class KvCache {
   const DataType dtype_;
   const int64_t numLayers_;
   const int64_t rowBytes_;
+  const int64_t slidingWindow_;  // 0: none
   const std::span<const Sequence> sequences_;
   const Block* block_ = nullptr;
   Sizes sizes_;

@@ -1,5 +1,6 @@
 #include "test/async_device.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace flexplan::test {
@@ -8,6 +9,18 @@ namespace {
 template <typename Value>
 std::vector<Value> copyOf(std::span<const Value> values) {
   return {values.begin(), values.end()};
+}
+
+// Fills what a sequence's queries need not see with NaN. Returns the number of rows.
+int64_t spoilRowsBeforeWindow(const cpu::AttentionShape& shape, const cpu::AttentionSequence& sequence) {
+  const auto rowBytes = static_cast<int64_t>(cpu::kvRowBytes(sequence.kv.dtype, shape.numKvHeads, shape.headDim));
+  const int64_t first = std::max<int64_t>(0, sequence.numPast - shape.slidingWindow + 1);
+  const int64_t end = shape.slidingWindow > 0 ? first / cpu::kAttentionChunk * cpu::kAttentionChunk : 0;
+  for (int64_t row = 0; row < end; ++row) {
+    std::byte* const page = const_cast<std::byte*>(sequence.kv.pages[row / sequence.kv.pageRows]);
+    std::fill_n(page + row % sequence.kv.pageRows * rowBytes, rowBytes, std::byte{0xff});
+  }
+  return end;
 }
 
 }  // namespace
@@ -114,9 +127,12 @@ void AsyncDevice::attention(const cpu::AttentionShape& shape, std::span<const cp
     const int64_t numPages = (rows + sequence.kv.pageRows - 1) / sequence.kv.pageRows;
     pages.emplace_back(sequence.kv.pages, sequence.kv.pages + numPages);
   }
-  queue([shape, own = copyOf(sequences), pages = std::move(pages)](Device& device) {
+  queue([this, shape, own = copyOf(sequences), pages = std::move(pages)](Device& device) {
     std::vector<cpu::AttentionSequence> paged = own;
-    for (size_t n = 0; n < paged.size(); ++n) paged[n].kv.pages = pages[n].data();
+    for (size_t n = 0; n < paged.size(); ++n) {
+      paged[n].kv.pages = pages[n].data();
+      if (spoilsRows_) numSpoiledRows_ += spoilRowsBeforeWindow(shape, paged[n]);
+    }
     device.attention(shape, paged);
   });
 }

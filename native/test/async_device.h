@@ -2,6 +2,7 @@
 // or overwrites too early shows as wrong results, and as data races under the thread sanitizer.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -50,6 +51,11 @@ class AsyncDevice final : public Device {
   void addExpertRows(const float* x, const cpu::ExpertRows& rows, int64_t tokens, int64_t numActive, int64_t size,
                      float* y) override;
 
+  // KV rows before the chunk in which a sequence's window begins are NaN from its attention on. (Not for prompts that share rows:
+  // others may still need them.)
+  void spoilRowsBeforeWindows() { spoilsRows_ = true; }
+  int64_t numSpoiledRows() const { return numSpoiledRows_; }
+
   // Host waits for operations that were not done yet.
   int64_t numWaits() const { return numWaits_; }
 
@@ -64,6 +70,8 @@ class AsyncDevice final : public Device {
   std::condition_variable changed_;
   std::deque<std::function<void(Device&)>> operations_;
   int64_t numQueued_ = 0, numDone_ = 0, numWaits_ = 0;
+  std::atomic<bool> spoilsRows_ = false;
+  std::atomic<int64_t> numSpoiledRows_ = 0;
   bool stopping_ = false;
   std::thread thread_;
 };

@@ -233,12 +233,29 @@ void testUnseen(Checks& checks) {
   }
 }
 
+// Nor a NaN before the chunk of cpu::kAttentionChunk positions in which a window begins: those rows need not be there.
+void testBeforeWindow(Checks& checks) {
+  Random random(33);
+  for (const DataType type : kTypes)
+    for (const int64_t dim : {64, 160})
+      for (const bool decode : {true, false})
+        for (const int64_t past : {63, 130, 300}) {
+          AttentionCase c(random, type, {4, 2, dim, 40, past, decode ? 1 : 30});
+          const Part whole{&c, 0, c.sizes.queries};
+          const auto before = run({whole}, decode, 64);
+          const int64_t row = (past + 1 - 40) / 64 * 64;
+          std::fill(c.rows.begin(), c.rows.begin() + row * static_cast<int64_t>(c.rowBytesOf), std::byte{0xff});
+          checks.that(sameBits(before, run({whole}, decode, 64)), named("attention sees nothing before its window", type, {dim, past}));
+        }
+}
+
 }  // namespace
 
 void testAttention(Checks& checks) {
   testValues(checks);
   testBits(checks);
   testUnseen(checks);
+  testBeforeWindow(checks);
 }
 
 }  // namespace flexplan::test

@@ -124,6 +124,12 @@ void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicie
              "policies: enough with overlap, enough emulated, enough that refill");
 }
 
+std::unique_ptr<AsyncDevice> makeAsyncDevice(const EngineConfig& config, Budgets& budgets, uint64_t seed) {
+  auto pool = std::make_unique<ThreadPool>(1);
+  auto inner = makeDevice(config.device, *pool, budgets, config.cpuToGpuRate, config.gpuToCpuRate);
+  return std::make_unique<AsyncDevice>(std::move(pool), std::move(inner), seed);
+}
+
 // A device that lags behind gives the same results: nothing of it is used too early.
 void testAsyncDevice(Checks& check, const TemporaryFolder& folder, int numPolicies) {
   Random random(12);
@@ -138,9 +144,7 @@ void testAsyncDevice(Checks& check, const TemporaryFolder& folder, int numPolici
       const EngineConfig config = randomConfig(base, random);
       AsyncDevice* device = nullptr;
       Engine engine(config, [&](const EngineConfig&, ThreadPool&, Budgets& budgets) {
-        auto pool = std::make_unique<ThreadPool>(1);
-        auto inner = makeDevice(config.device, *pool, budgets, config.cpuToGpuRate, config.gpuToCpuRate);
-        auto made = std::make_unique<AsyncDevice>(std::move(pool), std::move(inner), random.bits());
+        auto made = makeAsyncDevice(config, budgets, random.bits());
         device = made.get();
         return made;
       });
@@ -435,17 +439,22 @@ void testDiagonal(Checks& check, const TemporaryFolder& folder) {
   }
 }
 
+std::vector<Sequence> longSequences(const ModelShape& shape, Random& random, int count) {
+  auto sequences = someSequences(shape, random, count);
+  for (Sequence& sequence : sequences) {
+    for (int64_t t = random.below(150); t > 0; --t)
+      sequence.promptIds.push_back(static_cast<int32_t>(random.below(shape.vocabSize)));
+    sequence.maxTokens = random.below(12);
+    sequence.stopIds.clear();
+  }
+  return sequences;
+}
+
 // Sequences of several pages, in every place, by every schedule.
 void testPages(Checks& check, const TemporaryFolder& folder, int numPolicies) {
   const TinyModel model(Family::kLlama, DataType::kFloat16, folder.file("pages"));
   Random random(15);
-  auto sequences = someSequences(model.shape, random, 14);
-  for (Sequence& sequence : sequences) {
-    for (int64_t t = random.below(150); t > 0; --t)
-      sequence.promptIds.push_back(static_cast<int32_t>(random.below(model.shape.vocabSize)));
-    sequence.maxTokens = random.below(12);
-    sequence.stopIds.clear();
-  }
+  const auto sequences = longSequences(model.shape, random, 14);
   for (const int kvCacheBits : {16, 4}) {
     EngineConfig base = plainConfig(model, folder);
     base.kvCacheBits = kvCacheBits;
@@ -460,6 +469,36 @@ void testPages(Checks& check, const TemporaryFolder& folder, int numPolicies) {
       }
     }
   }
+}
+
+// Of a window only the rows that attention reads are loaded. What lies before them, NaN here, reaches nobody.
+void testWindow(Checks& check, const TemporaryFolder& folder, int numPolicies) {
+  Random random(16);
+  int64_t numSpoiled = 0;
+  for (const auto& [window, kvCacheBits] : {std::pair{9, 16}, {9, 4}, {1, 16}, {70, 16}}) {
+    const std::string name = "window of " + std::to_string(window) + ", " + std::to_string(kvCacheBits) + " bits";
+    TinyModel model(Family::kMixtral, DataType::kFloat16, folder.file("window"));
+    model.shape.slidingWindow = window;
+    const auto sequences = longSequences(model.shape, random, 11);
+    EngineConfig base = plainConfig(model, folder);
+    base.kvCacheBits = kvCacheBits;
+    const RunResult expected = runOnce(base, sequences);
+    for (int n = 0; n < numPolicies; ++n) {
+      const EngineConfig config = randomConfig(base, random);
+      AsyncDevice* device = nullptr;
+      Engine engine(config, [&](const EngineConfig&, ThreadPool&, Budgets& budgets) {
+        auto made = makeAsyncDevice(config, budgets, random.bits());
+        made->spoilRowsBeforeWindows();
+        device = made.get();
+        return made;
+      });
+      engine.open();
+      const RunResult result = engine.run(sequences, kIgnore, Cancellation(sequences.size()));
+      check.that(sameResults(result, expected), name + ": results of policy " + std::to_string(n));
+      numSpoiled += device->numSpoiledRows();
+    }
+  }
+  check.that(numSpoiled > 5000 * numPolicies, "windows: enough rows were spoiled, " + std::to_string(numSpoiled));
 }
 
 void testProgress(Checks& check) {
@@ -508,5 +547,6 @@ int main(int argc, char** argv) {
   testCancel(check, folder);
   testDiagonal(check, folder);
   testPages(check, folder, numPolicies / 2);
+  testWindow(check, folder, numPolicies);
   return check.finish();
 }

@@ -1,6 +1,7 @@
 // Attention of the CPU against a slow twin in double precision, and bit for bit however it is launched.
 #include <cmath>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "test/kernels_test.h"
@@ -246,6 +247,23 @@ void testAttentionCausality(Checks& checks, ThreadPool& pool) {
   checks.that(std::isnan(after[index(last)]), named("causality: the last query does see it", c.type, {}));
 }
 
+// Rows before a window are never added, not even as a NaN: they need not be there.
+void testAttentionWindow(Checks& checks, ThreadPool& pool) {
+  Random random(14);
+  for (const DataType type : kTypes)
+    for (const auto& [window, past, queries] : {std::tuple{1, 64, 1}, {5, 63, 1}, {9, 200, 1}, {70, 300, 1}, {64, 127, 12}, {17, 130, 70}})
+      for (const double fraction : {1.0, 0.3}) {
+        AttentionCase c(random, pool, type, 8, 2, 72, window, past, queries);
+        c.shape.sparseValueFraction = fraction;
+        const std::vector<float> before = c.run(pool, 0, queries);
+        const auto end = c.rows.begin() + static_cast<int64_t>(index(past + 1 - window) * c.rowBytesOf());
+        std::fill(c.rows.begin(), end, std::byte{0xff});
+        checks.that(sameBits(before, c.run(pool, 0, queries)), named("rows before a window spoiled", type, {window, past, queries}));
+        std::fill(end, end + static_cast<int64_t>(c.rowBytesOf()), std::byte{0xff});
+        checks.that(!sameBits(before, c.run(pool, 0, queries)), named("its first row spoiled", type, {window, past, queries}));
+      }
+}
+
 }  // namespace
 
 void testAttentionKernels(Checks& checks, ThreadPool& pool) {
@@ -253,6 +271,7 @@ void testAttentionKernels(Checks& checks, ThreadPool& pool) {
   testSparseAttention(checks, pool);
   testAttentionBatch(checks);
   testAttentionCausality(checks, pool);
+  testAttentionWindow(checks, pool);
 }
 
 }  // namespace flexplan::test

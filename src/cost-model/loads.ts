@@ -106,11 +106,29 @@ export function newTokens(range: StepRange): Amount {
   return range.from === 0 ? promptTokensOf : liveSteps(range);
 }
 
-/** KV rows of earlier steps, summed over the live steps: they grow by one a step. */
-export const pastRows = remembered((range: StepRange): Amount => {
+/** KV rows are attended in chunks of so many positions. */
+const CHUNK_ROWS = 64;
+
+/**
+ * KV rows of earlier steps that a slot away from the device loads, summed over the live steps: all of them, or with a window of
+ * `slidingWindow` rows (none: Infinity) those from the beginning of the chunk in which it begins.
+ */
+export const loadedRows = rememberedFor((range: StepRange, slidingWindow: number): Amount => {
   if (range.from === 0) return () => 0;
-  return ({ promptTokens, genTokens }) => arithmeticSum(promptTokens + range.from - 1, stepsUntil(range, genTokens));
+  return ({ promptTokens, genTokens }) => {
+    const first = promptTokens + range.from - 1;
+    const steps = stepsUntil(range, genTokens);
+    const skipped = chunkSum(first + steps - slidingWindow) - chunkSum(first - slidingWindow);
+    return arithmeticSum(first, steps) - skipped;
+  };
 });
+
+/** The sum of the rows in whole chunks before row n, for all n up to `last`. */
+function chunkSum(last: number): number {
+  if (last < CHUNK_ROWS) return 0;
+  const chunks = Math.floor(last / CHUNK_ROWS);
+  return CHUNK_ROWS * (CHUNK_ROWS * ((chunks * (chunks - 1)) / 2) + chunks * ((last % CHUNK_ROWS) + 1));
+}
 
 /** Pairs of a query and a KV row that it attends to, itself included, at most `slidingWindow` (all: Infinity) rows a query. */
 export const attendedRows = rememberedFor((range: StepRange, slidingWindow: number): Amount => {

@@ -12,7 +12,7 @@ import {
   type Setting,
 } from './movement.js';
 import { embeddingRowMovements } from './embedding-rows.js';
-import { liveSteps, newTokens, pastRows, type StepLoad } from './loads.js';
+import { liveSteps, loadedRows, newTokens, type StepLoad } from './loads.js';
 import type { KvHome } from './shares.js';
 
 const Q_BYTES_PER_ELEMENT = 4;
@@ -64,10 +64,10 @@ const MOVED_HOMES: HomesOfTier = { cpu: ['cpuMoved'], disk: ['diskMoved'] };
 const TIER_HOMES: Readonly<Record<AwayTier, readonly Tier[]>> = { cpu: ['cpu'], disk: ['disk'] };
 const ATTENDED_HOMES: HomesOfTier = { cpu: ['cpuAttended'], disk: ['diskAttended'] };
 
-/** Past KV rows of one decoder layer: to the device, or, where the CPU attends to rows on disk, to RAM. */
+/** Past KV rows of one decoder layer that will be attended: to the device, or, where the CPU attends to rows on disk, to RAM. */
 export function kvLoadMovements(setting: Setting, load: StepLoad): Movement[] {
   if (load.range.from === 0) return [];
-  const rows = pastRows(load.range);
+  const rows = loadedRows(load.range, setting.model.slidingWindow ?? Infinity);
   const loads = (link: Link, home: AwayTier, homes: readonly KvHome[]) =>
     kvMovement(setting, load, 'loadKvCache', link, home, homes, rows);
   return [

@@ -24,18 +24,23 @@ export const anyPolicy: fc.Arbitrary<Policy> = fc.record({
   overlap: fc.boolean(),
 });
 
-const anyLength = fc.record({
-  promptTokens: fc.integer({ min: 1, max: 40 }),
-  genTokens: fc.integer({ min: 1, max: 12 }),
-});
+const anyLength = (promptTokens: fc.Arbitrary<number>) =>
+  fc.record({ promptTokens, genTokens: fc.integer({ min: 1, max: 12 }) });
 
 /** One length for all, or a list of different ones. */
-export const anyWorkload = fc.oneof(
-  fc
-    .tuple(anyLength, fc.option(fc.integer({ min: 1, max: 50 }), { nil: undefined }))
-    .map(([{ promptTokens, genTokens }, numSequences]) => workloadFromNumbers(promptTokens, genTokens, numSequences)),
-  fc.array(anyLength, { minLength: 1, maxLength: 40 }).map(workloadFromSequences),
-);
+const workloadOf = (length: ReturnType<typeof anyLength>) =>
+  fc.oneof(
+    fc
+      .tuple(length, fc.option(fc.integer({ min: 1, max: 50 }), { nil: undefined }))
+      .map(([{ promptTokens, genTokens }, numSequences]) => workloadFromNumbers(promptTokens, genTokens, numSequences)),
+    fc.array(length, { minLength: 1, maxLength: 40 }).map(workloadFromSequences),
+  );
+
+const shortPrompt = fc.integer({ min: 1, max: 40 });
+export const anyWorkload = workloadOf(anyLength(shortPrompt));
+
+/** With prompts that are longer than a sliding window and several chunks of attention. */
+export const anyLongWorkload = workloadOf(anyLength(fc.oneof(shortPrompt, fc.integer({ min: 60, max: 150 }))));
 
 /** The same policy on a device without gpu tier: what it had there is in RAM. */
 export function withoutGpu(policy: Policy): Policy {

@@ -21,6 +21,13 @@ export function slotsOf({ slots: { kvCache, activations } }: Realisation) {
   return kvSlots.map(({ tier, cpuAttention }, b) => ({ kvTier: tier, cpuAttention, activationTier: tiers[b]! }));
 }
 
+/** Past rows that one generated token attends to, from the beginning of a chunk of 64. */
+function loadedRows(past: number, window = Infinity): number {
+  let rows = past;
+  while (past - rows + 64 <= past + 1 - window) rows -= 64;
+  return rows;
+}
+
 function packed(values: number): number {
   return Math.ceil(values / 64) * 36;
 }
@@ -81,6 +88,7 @@ export function walkThrough(
         const { kvTier, activationTier, cpuAttention } = slots[b]!;
         const newTokens = i === 0 ? promptTokens : 1;
         const past = i === 0 ? 0 : promptTokens + i - 1;
+        const loaded = loadedRows(past, model.slidingWindow) * kvRow;
         for (let t = 0; t < newTokens; t++) {
           if (positionTable && model.positions.kind === 'learned')
             fetchRow(phase, positionTable, model.positions.offset + past + t);
@@ -96,10 +104,10 @@ export function walkThrough(
           come(phase, activationTier, newTokens * hidden);
           if (i > 0 && kvTier !== 'gpu') {
             if (cpuAttention) {
-              if (kvTier === 'disk') traffic[phase].diskToCpu += past * kvRow;
+              if (kvTier === 'disk') traffic[phase].diskToCpu += loaded;
               traffic[phase].gpuToCpu += q;
               traffic[phase].cpuToGpu += q;
-            } else come(phase, kvTier, past * kvRow);
+            } else come(phase, kvTier, loaded);
           }
           go(phase, kvTier, newTokens * kvRow);
           go(phase, activationTier, newTokens * hidden);
