@@ -8,6 +8,7 @@ import {
   throughputRow,
   type ComparisonTable,
 } from '../report/comparison.js';
+import { sharedPrefixWords } from '../report/describe.js';
 import type { RunDocument } from '../report/run-document.js';
 import { heading, paragraphs, table } from './format.js';
 
@@ -30,6 +31,7 @@ export function runText(run: RunDocument, output: string): string {
       `${run.plan.model.name} ${device}: ${measured} measured, ${predicted} predicted (${formatError(throughput)})`,
     ),
     ...compareRun(run).map(comparisonText),
+    sharedPrefixWords(run),
     `${run.numSequences} completions, ${run.genTokens} generated tokens: ${output}`,
   );
 }

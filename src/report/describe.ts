@@ -34,9 +34,16 @@ function sparseWords({ sparseValueFraction = 1 }: Policy): [string, string][] {
   return [['values read', `those of the ${percent} % highest scores; the prediction counts all`]];
 }
 
+/** What the estimate does not know of the prompts; nothing where none begins like another. */
+export function sharedPrefixWords({ sharedPrefixTokens = 0, promptTokens }: RunDocument): string | undefined {
+  if (sharedPrefixTokens === 0) return undefined;
+  return `${sharedPrefixTokens} of ${promptTokens} prompt tokens taken from prompts that begin alike; the prediction computes them all`;
+}
+
 /** Term and text pairs: model, device, job, batch shape, placements. */
 export function describeRun(run: RunDocument): [string, string][] {
   const { policy, model, hardware } = run.plan;
+  const shared = sharedPrefixWords(run);
   const batch = `${policy.gpuBatchSize} × ${policy.numGpuBatches} sequences a block, ${run.numBlocks} block${run.numBlocks === 1 ? '' : 's'}`;
   return [
     ['model', model.name],
@@ -47,6 +54,7 @@ export function describeRun(run: RunDocument): [string, string][] {
         : `${run.device} (profile ${hardware.name})`,
     ],
     ['job', `${run.numSequences} prompts, ${run.promptTokens} prompt tokens, ${run.genTokens} generated tokens`],
+    ...(shared === undefined ? [] : [['shared', shared] satisfies [string, string]]),
     ['batch', batch],
     ['stored as', `weights ${policy.weightBits}-bit, KV cache ${policy.kvCacheBits}-bit`],
     ['decode attention', attentionWords(run)],

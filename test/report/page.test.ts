@@ -23,6 +23,12 @@ describe('reportPage', () => {
     for (const value of ['512 tok/s', '−6.3 %', '143 MiB', 'Example CPU']) expect(page).toContain(value);
   });
 
+  it('says what the prediction does not know: prompts that begin alike', () => {
+    const run = { ...sampleRun, promptTokens: 3072, sharedPrefixTokens: 1200 };
+    expect(reportPage([{ name: 'demo', run }], images)).toContain('1200 of 3072 prompt tokens taken from prompts');
+    expect(reportPage([{ name: 'demo', run: sampleRun }], images)).not.toContain('begin alike');
+  });
+
   it('labels the emulated GPU, and only that', () => {
     expect(reportPage([{ name: 'demo', run: sampleRun }], images)).toContain('Emulated GPU:');
     expect(reportPage([{ name: 'demo', run: { ...sampleRun, device: 'cpu' } }], images)).not.toContain('Emulated GPU:');
