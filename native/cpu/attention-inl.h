@@ -26,7 +26,7 @@ inline Range unitPositions(const AttentionUnit& u) {
 
 inline bool isSparse(const AttentionUnit& u) { return u.shape.sparseValueFraction < 1; }
 
-// The memory of AttentionUnit::scratch. A "row" is one query of one head; rows of a KV head are consecutive.
+// The memory of AttentionUnit::scratch and scores. A "row" is one query of one head; rows of a KV head are consecutive.
 struct AttentionScratch {
   int64_t dim;  // headDim, padded so that whole groups can be written
   int64_t rowsPerKvHead;
@@ -59,10 +59,10 @@ struct AttentionScratch {
     outputs = take(rows * dim);
     maxima = take(rows);
     sums = take(rows);
-    scores = take(rowsPerKvHead * scoreStride);
+    scores = isSparse(u) ? u.scores : take(rowsPerKvHead * scoreStride);
+    keys = isSparse(u) ? reinterpret_cast<uint32_t*>(scores + rowsPerKvHead * scoreStride) : nullptr;
     values = take(kAttentionChunk * dim);
     panel = take(kPanelFloats);
-    keys = reinterpret_cast<uint32_t*>(take(isSparse(u) ? scoreStride : 0));
     packed = take(tiled() ? kvHeads * packedFloats() : 0);
     floats = used;
   }

@@ -60,6 +60,7 @@ struct AttentionUnit {
   int64_t rowBytes, headBytes;  // of one position; of one head's K (or V) in it
   int64_t kvHeadBegin, kvHeadEnd, queryBegin, queryEnd;
   float* scratch;  // attentionScratchFloats()
+  float* scores;   // sparse attention: (query rows of a KV head + 1) x the unit's positions up to the end of a chunk
 };
 
 struct Kernels {

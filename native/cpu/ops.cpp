@@ -2,6 +2,7 @@
 #include "cpu/ops.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -30,9 +31,9 @@ int64_t ceilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t roundUp(int64_t a, int64_t b) { return ceilDivide(a, b) * b; }
 
 // Scratch of the calling thread, kept between calls. Valid until the thread asks again for the same use.
-enum class Use { kKernel, kTokens };
+enum class Use { kKernel, kTokens, kScores };
 float* threadScratch(int64_t floats, Use use = Use::kKernel) {
-  thread_local AlignedBuffer buffers[2];
+  thread_local AlignedBuffer buffers[3];
   AlignedBuffer& buffer = buffers[static_cast<size_t>(use)];
   buffer.reserve(static_cast<size_t>(floats) * sizeof(float));
   return buffer.as<float>();
@@ -250,7 +251,77 @@ AttentionCut cutAttention(const AttentionShape& shape, std::span<const Attention
   return {ceilDivide(shape.numKvHeads, std::min(wanted, shape.numKvHeads)), 1};
 }
 
+// Units of sparse attention that keep their scores at once: so many, in so much memory, but one at least.
+constexpr int64_t kMostSparseUnits = 128;
+constexpr int64_t kSparseScoreFloats = int64_t{16} << 20;
+
+// Of one unit: the scores of its query rows, and the order of one row's.
+int64_t sparseUnitFloats(int64_t numHeads, int64_t numKvHeads, int64_t positions) {
+  return (std::max(kSparseQueryRows, numHeads / numKvHeads) + 1) * roundUp(positions, kAttentionChunk);
+}
+
 int64_t headBytes(DataType dtype, int64_t headDim) { return static_cast<int64_t>(rowBytes(dtype, headDim)); }
+
+// What the threads attend to one by one.
+class AttentionUnits {
+ public:
+  AttentionUnits(const AttentionShape& shape, std::span<const AttentionSequence> sequences, AttentionCut cut)
+      : shape_(shape), sequences_(sequences), cut_(cut), headPieces_(ceilDivide(shape.numKvHeads, cut.kvHeadsPerPiece)) {
+    for (const AttentionSequence& s : sequences)
+      starts_.push_back(starts_.back() + headPieces_ * ceilDivide(s.numQueries, cut.queriesPerPiece));
+  }
+
+  int64_t count() const { return starts_.back(); }
+
+  AttentionUnit operator[](int64_t i) const {
+    const auto next = std::upper_bound(starts_.begin(), starts_.end(), i);
+    const AttentionSequence& sequence = sequences_[static_cast<size_t>(next - starts_.begin() - 1)];
+    const int64_t local = i - *(next - 1);
+    // The last queries have the longest past: they come first.
+    const int64_t blocks = ceilDivide(sequence.numQueries, cut_.queriesPerPiece);
+    AttentionUnit unit{};
+    unit.shape = shape_;
+    unit.sequence = sequence;
+    unit.headBytes = headBytes(sequence.kv.dtype, shape_.headDim);
+    unit.rowBytes = 2 * shape_.numKvHeads * unit.headBytes;
+    unit.kvHeadBegin = local % headPieces_ * cut_.kvHeadsPerPiece;
+    unit.kvHeadEnd = std::min(unit.kvHeadBegin + cut_.kvHeadsPerPiece, shape_.numKvHeads);
+    unit.queryBegin = (blocks - 1 - local / headPieces_) * cut_.queriesPerPiece;
+    unit.queryEnd = std::min(unit.queryBegin + cut_.queriesPerPiece, sequence.numQueries);
+    return unit;
+  }
+
+ private:
+  const AttentionShape& shape_;
+  const std::span<const AttentionSequence> sequences_;
+  const AttentionCut cut_;
+  const int64_t headPieces_;
+  std::vector<int64_t> starts_{0};  // first unit of each sequence
+};
+
+void attendUnit(AttentionUnit unit) {
+  unit.scratch = threadScratch(kernels().attentionScratchFloats(unit));
+  kernels().attend(unit);
+}
+
+// Scores take more memory than a thread should keep: they are the caller's, for as many units as are attended at once.
+void attendSparsely(ThreadPool& pool, const AttentionShape& shape, std::span<const AttentionSequence> sequences,
+                    const AttentionUnits& units) {
+  int64_t positions = 1;
+  for (const AttentionSequence& s : sequences) positions = std::max(positions, s.numPast + s.numQueries);
+  const int64_t unitFloats = sparseUnitFloats(shape.numHeads, shape.numKvHeads, positions);
+  const int64_t atOnce =
+      std::min<int64_t>({pool.numThreads(), kMostSparseUnits, std::max<int64_t>(1, kSparseScoreFloats / unitFloats)});
+  float* const scores = threadScratch(atOnce * unitFloats, Use::kScores);
+  std::atomic<int64_t> next = 0;
+  pool.parallelFor(atOnce, 1, [&](int64_t begin, int64_t) {
+    for (int64_t i = next++; i < units.count(); i = next++) {
+      AttentionUnit unit = units[i];
+      unit.scores = scores + begin * unitFloats;
+      attendUnit(unit);
+    }
+  });
+}
 
 }  // namespace
 
@@ -341,34 +412,16 @@ void rope(ThreadPool& pool, const int32_t* positions, const float* inverseFreque
 }
 
 void attention(ThreadPool& pool, const AttentionShape& shape, std::span<const AttentionSequence> sequences) {
-  const AttentionCut cut = cutAttention(shape, sequences, pool.numThreads());
-  const int64_t headPieces = ceilDivide(shape.numKvHeads, cut.kvHeadsPerPiece);
-  // First piece of each sequence.
-  std::vector<int64_t> starts{0};
-  for (const AttentionSequence& s : sequences)
-    starts.push_back(starts.back() + headPieces * ceilDivide(s.numQueries, cut.queriesPerPiece));
-  pool.parallelFor(starts.back(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const auto next = std::upper_bound(starts.begin(), starts.end(), i);
-      const AttentionSequence& sequence = sequences[static_cast<size_t>(next - starts.begin() - 1)];
-      const int64_t local = i - *(next - 1);
-      const int64_t kvHead = local % headPieces * cut.kvHeadsPerPiece;
-      // The last queries have the longest past: they come first.
-      const int64_t blocks = ceilDivide(sequence.numQueries, cut.queriesPerPiece);
-      const int64_t query = (blocks - 1 - local / headPieces) * cut.queriesPerPiece;
-      AttentionUnit unit{};
-      unit.shape = shape;
-      unit.sequence = sequence;
-      unit.headBytes = headBytes(sequence.kv.dtype, shape.headDim);
-      unit.rowBytes = 2 * shape.numKvHeads * unit.headBytes;
-      unit.kvHeadBegin = kvHead;
-      unit.kvHeadEnd = std::min(kvHead + cut.kvHeadsPerPiece, shape.numKvHeads);
-      unit.queryBegin = query;
-      unit.queryEnd = std::min(query + cut.queriesPerPiece, sequence.numQueries);
-      unit.scratch = threadScratch(kernels().attentionScratchFloats(unit));
-      kernels().attend(unit);
-    }
+  const AttentionUnits units(shape, sequences, cutAttention(shape, sequences, pool.numThreads()));
+  if (shape.sparseValueFraction < 1) return attendSparsely(pool, shape, sequences, units);
+  pool.parallelFor(units.count(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) attendUnit(units[i]);
   });
+}
+
+int64_t sparseScoreBytes(int64_t numHeads, int64_t numKvHeads, int64_t positions) {
+  const int64_t unit = sparseUnitFloats(numHeads, numKvHeads, positions);
+  return std::min(kMostSparseUnits * unit, std::max(kSparseScoreFloats, unit)) * static_cast<int64_t>(sizeof(float));
 }
 
 size_t kvRowBytes(DataType dtype, int64_t numKvHeads, int64_t headDim) {

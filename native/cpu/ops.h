@@ -105,6 +105,8 @@ struct AttentionShape {
   double sparseValueFraction = 1;  // 0 < f <= 1
 };
 void attention(ThreadPool& pool, const AttentionShape& shape, std::span<const AttentionSequence> sequences);
+// Most memory that sparse attention takes for the scores of sequences with no more positions than this.
+int64_t sparseScoreBytes(int64_t numHeads, int64_t numKvHeads, int64_t positions);
 
 // Rounds K and V ([tokens, numKvHeads * headDim], strides given) to dtype and writes them as KV rows, one after the other.
 void storeKvRows(ThreadPool& pool, DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens,

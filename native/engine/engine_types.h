@@ -1,6 +1,7 @@
 // What goes into the engine and what comes out: the documents of src/engine/native-addon.ts, as native code holds them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -36,6 +37,10 @@ struct EngineConfig {
   bool trace;
 
   int64_t blockSize() const { return gpuBatchSize * numGpuBatches; }
+  // Whether the CPU attends to sequences beside the device.
+  bool attendsOnCpu() const {
+    return device != DeviceKind::kCpu && std::ranges::any_of(cpuAttention, [](uint8_t flag) { return flag != 0; });
+  }
 };
 
 struct Sequence {

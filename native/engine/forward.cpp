@@ -9,11 +9,6 @@ namespace {
 
 constexpr int64_t kFloatBytes = sizeof(float);
 
-bool attendsOnCpu(const EngineConfig& config) {
-  return config.device != DeviceKind::kCpu &&
-         std::ranges::any_of(config.cpuAttention, [](uint8_t flag) { return flag != 0; });
-}
-
 }  // namespace
 
 ModelLayers::ModelLayers(const ModelShape& shape, const Weights& weights)
@@ -38,7 +33,7 @@ Forward::Forward(const EngineConfig& config, const Weights& weights, const Model
       maxTokens_(maxTokens),
       sparseValueFraction_(config.sparseValueFraction),
       workspace_(config, maxTokens, embedding_.widestRowBytes(), device_) {
-  if (!attendsOnCpu(config)) return;
+  if (!config.attendsOnCpu()) return;
   cpuAttentionWorkspace_ = TierBuffer::onHost(
       *budgets[Tier::kCpu], 2 * config.gpuBatchSize * shape_.qSize() * kFloatBytes, "attention on the CPU");
 }

@@ -39,6 +39,21 @@ int64_t mostKeptRows(const std::vector<Block>& blocks, const EngineConfig& confi
   return haveLater ? mostLaunchTokens(blocks, config) : 0;
 }
 
+// Of a sequence whose attention is sparse; 0: none is.
+int64_t mostSparsePositions(const EngineConfig& config, std::span<const Sequence> sequences) {
+  int64_t most = 0;
+  for (const Sequence& sequence : sequences) most = std::max(most, sequence.reservedRows());
+  return config.sparseValueFraction < 1 ? most : 0;
+}
+
+// What the device reserves for its own, the CPU takes for attention beside it.
+MemoryBudget::Charge takeCpuScores(const RunContext& context, int64_t sparsePositions) {
+  const ModelShape& shape = context.config.model;
+  if (!context.config.attendsOnCpu()) return {};
+  return context.budgets[Tier::kCpu]->take(cpu::sparseScoreBytes(shape.numHeads, shape.numKvHeads, sparsePositions),
+                                           "scores of sparse attention on the CPU");
+}
+
 }  // namespace
 
 Run::Run(const RunContext& context, std::span<const Sequence> sequences, const Cancellation& cancellation)
@@ -52,7 +67,9 @@ Run::Run(const RunContext& context, std::span<const Sequence> sequences, const C
       hiddenStates_(context.config, blocks_, transfer_, context.budgets),
       weightStream_(context.weights, transfer_, context.budgets, trace_, context.config.overlap),
       deviceScratch_(context.device.reserve(context.config.model,
-                                            {mostLaunchTokens(blocks_, context.config), context.config.gpuBatchSize})),
+                                            {mostLaunchTokens(blocks_, context.config), context.config.gpuBatchSize,
+                                             mostSparsePositions(context.config, sequences)})),
+      cpuScores_(takeCpuScores(context, mostSparsePositions(context.config, sequences))),
       prefixes_(mostKeptRows(blocks_, context.config), kvCache_, context.device),
       forward_(context.config, context.weights, context.layers, context.pool, transfer_, context.budgets, kvCache_,
                hiddenStates_, prefixes_, clock_, mostLaunchTokens(blocks_, context.config)) {

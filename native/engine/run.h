@@ -51,6 +51,7 @@ class Run {
   HiddenStates hiddenStates_;
   WeightStream weightStream_;
   const std::shared_ptr<void> deviceScratch_;
+  const MemoryBudget::Charge cpuScores_;
   SharedPrefixes prefixes_;
   Forward forward_;
   std::thread weightThread_;

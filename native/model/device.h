@@ -23,6 +23,7 @@ enum class DeviceKind : uint8_t { kCuda, kCpu, kEmulated };
 struct LaunchLimits {
   int64_t tokens;     // of one launch
   int64_t sequences;  // whose logits are seen at once
+  int64_t sparsePositions = 0;  // of a sequence whose attention is sparse; 0: none is
 };
 
 // New K and V of tokens that follow one another: [tokens, numKvHeads * headDim] each, with row stride `stride`.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 
@@ -24,8 +25,11 @@ class HostDevice final : public Device {
   LinkChannel& gpuToCpu() override { return gpuToCpu_; }
   // The kernels keep this memory themselves.
   std::shared_ptr<void> reserve(const ModelShape& shape, const LaunchLimits& limits) override {
-    const int64_t bytes = cpu::matmulScratchBytes(limits.tokens, shape.widestInput());
-    return std::make_shared<MemoryBudget::Charge>(budget_.take(bytes, "matmul inputs"));
+    auto charges = std::make_shared<std::array<MemoryBudget::Charge, 2>>();
+    (*charges)[0] = budget_.take(cpu::matmulScratchBytes(limits.tokens, shape.widestInput()), "matmul inputs");
+    (*charges)[1] = budget_.take(cpu::sparseScoreBytes(shape.numHeads, shape.numKvHeads, limits.sparsePositions),
+                                 "scores of sparse attention");
+    return charges;
   }
 
   void copy(std::span<const CopyPiece> pieces) override {

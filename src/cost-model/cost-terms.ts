@@ -13,6 +13,7 @@ export type BatchShape = Pick<
   | 'weightBits'
   | 'kvCacheBits'
   | 'quantGroupSize'
+  | 'sparseValueFraction'
   | 'overlap'
 >;
 

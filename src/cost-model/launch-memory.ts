@@ -3,12 +3,14 @@ import { FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
 import { kvRowBytes } from '../models/tensors.js';
 import { MIB } from '../units.js';
 import { prefillChunkTokens } from '../policy/policy.js';
+import { reservedTokens } from '../workload/blocks.js';
 import { oneSequence, promptTokensOf } from '../workload/sequences.js';
 import { inLines } from './alignment.js';
 import { largestBatchOf, mostBatches, type BlockSet } from './block-sets.js';
 import type { BatchShape } from './cost-terms.js';
 import type { Setting } from './movement.js';
-import type { WholeJob } from './whole-job.js';
+import type { KvHome } from './shares.js';
+import { oneByOne, type WholeJob } from './whole-job.js';
 
 /** Uploads, partial sums of decode attention, cuBLAS; uploads and gathered copies. */
 const CUDA_GPU_BYTES = (8 + 32 + 32) * MIB;
@@ -21,13 +23,24 @@ const FEW_PACKED_COLUMNS = 128;
 const PACKED_TILE_TOKENS = 14;
 /** Of a token that goes through an expert: token, expert, row, weight. */
 const EXPERT_ROW_WORDS = 4;
+/** Sparse attention keeps the scores of so many units at once, in so much memory, but of one at least. */
+const MOST_SPARSE_UNITS = 128;
+const SPARSE_SCORE_BYTES = 64 * MIB;
+const SPARSE_QUERY_ROWS = 8;
+const CHUNK_ROWS = 64;
+const CPU_ATTENDED: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
 
-/** On the device that computes: intermediates of the job's largest launch, its logits, its matmuls' inputs, prefixes kept for later ones. */
-export function deviceLaunchBytes({ model, shape, device }: Setting, job: WholeJob): number {
+/**
+ * On the device that computes: intermediates of the job's largest launch, its logits, its matmuls' inputs, prefixes kept for later ones,
+ * scores of sparse attention.
+ */
+export function deviceLaunchBytes(setting: Setting, job: WholeJob): number {
+  const { model, shape, device } = setting;
   const tokens = launchTokens(model, shape, job.batches);
   const inputs = device === 'cuda' ? cudaInputBytes(model, tokens) : packedInputBytes(model, tokens);
   const fixed = device === 'cuda' ? CUDA_GPU_BYTES : 0;
-  return workspaceBytes(model, shape, tokens) + inputs + sharedPrefixBytes(model, shape, job, tokens) + fixed;
+  const kept = sharedPrefixBytes(model, shape, job, tokens) + sparseScoreBytes(setting, job);
+  return workspaceBytes(model, shape, tokens) + inputs + kept + fixed;
 }
 
 /** One layer's KV rows that prompts of a step share with those of GPU batches, or chunks, before theirs. */
@@ -36,12 +49,22 @@ function sharedPrefixBytes(model: ModelConfig, shape: BatchShape, { chunks }: Wh
   return haveLater ? inLines(tokens * kvRowBytes(model, shape.kvCacheBits)) : 0;
 }
 
-/** On the host of a GPU: what CUDA's copies need, logits to sample, queries and outputs of attention on the CPU. */
-export function hostLaunchBytes(setting: Setting): number {
-  const { model, shape, device, hasGpu } = setting;
+/** On the host of a GPU: what CUDA's copies need, logits to sample; queries, outputs and sparse scores of attention on the CPU. */
+export function hostLaunchBytes(setting: Setting, job: WholeJob): number {
+  const { model, shape, shares, device, hasGpu } = setting;
   const logits = device === 'cuda' ? inLines(FLOAT_BYTES * shape.gpuBatchSize * model.vocabSize) : 0;
   const attention = hasGpu ? inLines(FLOAT_BYTES * shape.gpuBatchSize * 2 * model.numHeads * model.headDim) : 0;
-  return hostDeviceBytes(setting) + logits + attention;
+  const isAttended = hasGpu && shares.kvCache.largestBatch(job.batches, CPU_ATTENDED, oneSequence).amount > 0;
+  return hostDeviceBytes(setting) + logits + attention + (isAttended ? sparseScoreBytes(setting, job) : 0);
+}
+
+/** Where attention is sparse: scores of all positions, for the query rows of a unit and once more in their order. */
+function sparseScoreBytes({ model, shape, device }: Setting, job: WholeJob): number {
+  if ((shape.sparseValueFraction ?? 1) === 1 || device === 'cuda') return 0;
+  const positions = Math.ceil(largestBatchOf(oneByOne(job), reservedTokens) / CHUNK_ROWS) * CHUNK_ROWS;
+  const rows = Math.max(SPARSE_QUERY_ROWS, model.numHeads / model.numKvHeads) + 1;
+  const unitBytes = FLOAT_BYTES * rows * positions;
+  return Math.min(MOST_SPARSE_UNITS * unitBytes, Math.max(SPARSE_SCORE_BYTES, unitBytes));
 }
 
 /** On the host of a GPU, from its opening on. */

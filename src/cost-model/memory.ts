@@ -46,7 +46,7 @@ export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<T
     embeddingRowStaging(setting),
     diskKvStaging(setting, job),
     diskActivationStaging(setting, job),
-    constant(hostLaunchBytes(setting)),
+    constant(hostLaunchBytes(setting, job)),
   ];
   const loading = sum(
     weightHomeBytes(setting, 'cpu'),

@@ -117,6 +117,31 @@ describeNative('estimate against engine', () => {
     60_000,
   );
 
+  it('sparse attention: peaks never above the estimate, scores included', async () => {
+    const folder = await fixtureFolder('llama-tiny-bf16');
+    let larger = 0;
+    const compare = async ({ device, policy: dense }: Case, schedule: Schedule) => {
+      const policy: Policy = { ...dense, schedule, sparseValueFraction: 0.3 };
+      const { result } = await runOnce(folder, longSequences, {
+        ...{ policy, device, workload: longWorkload, capacityBytes: { gpu: 1e9 } },
+        linkBytesPerSecond: { cpuToGpu: 5e9, gpuToCpu: 5e9 },
+      });
+      const peaksOf = (any: Policy) =>
+        estimate(folder.model, machine(device), longWorkload, any, { realised: true }).peakBytes;
+      const peaks = peaksOf(policy);
+      for (const tier of TIERS) {
+        expect(peaks[tier]).toBeGreaterThanOrEqual(result.peakBytes[tier]);
+        expect(peaks[tier]).toBeLessThanOrEqual(result.peakBytes[tier] * 1.05 + PEAK_SLACK_BYTES);
+        if (result.peakBytes[tier] > peaksOf({ ...dense, schedule })[tier]) larger++;
+      }
+    };
+    const schedules = fc.constantFrom<Schedule>('zigzag', 'diagonal');
+    await fc.assert(fc.asyncProperty(arbitraryCase({ weightBits: 16, kvCacheBits: 16 }), schedules, compare), {
+      numRuns: 8,
+    });
+    expect(larger).toBeGreaterThan(4);
+  }, 60_000);
+
   it.each([
     ['opt-tiny-fp16', 16],
     ['llama-tiny-bf16', 4],
