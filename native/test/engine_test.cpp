@@ -194,7 +194,7 @@ void testSharedPrefixes(Checks& check, const TemporaryFolder& folder, int numPol
 }
 
 // Two kinds of prompts in turn. What all of a kind share is computed by the first of them in the step, as far as it can be
-// kept: so many rows as a launch has tokens.
+// kept: the rows of two prompts, and no more than a launch has tokens.
 void testPrefixesOfEarlierItems(Checks& check, const TemporaryFolder& folder) {
   Random random(15);
   const TinyModel model(Family::kLlama, DataType::kFloat16, folder.file("kept-prefixes"));

@@ -4,7 +4,8 @@ import { kvRowBytes } from '../models/tensors.js';
 import { MIB } from '../units.js';
 import { prefillChunkTokens } from '../policy/policy.js';
 import { reservedTokens } from '../workload/blocks.js';
-import { oneSequence, promptTokensOf } from '../workload/sequences.js';
+import { remembered } from '../remembered.js';
+import { oneSequence, promptTokensOf, type JobSequences } from '../workload/sequences.js';
 import { inLines } from './alignment.js';
 import { largestBatchOf, mostBatches, type BlockSet } from './block-sets.js';
 import type { BatchShape } from './cost-terms.js';
@@ -43,11 +44,16 @@ export function deviceLaunchBytes(setting: Setting, job: WholeJob): number {
   return workspaceBytes(model, shape, tokens) + inputs + kept + fixed;
 }
 
-/** One layer's KV rows that prompts of a step share with those of GPU batches, or chunks, before theirs. */
-function sharedPrefixBytes(model: ModelConfig, shape: BatchShape, { chunks }: WholeJob, tokens: number): number {
-  const haveLater = shape.numGpuBatches > 1 || mostBatches(chunks) > 1;
-  return haveLater ? inLines(tokens * kvRowBytes(model, shape.kvCacheBits)) : 0;
+/** One layer's KV rows that prompts of a step share with those of GPU batches, or chunks, before theirs: of two prompts at most. */
+function sharedPrefixBytes(model: ModelConfig, shape: BatchShape, job: WholeJob, launchTokens: number): number {
+  if (shape.numGpuBatches === 1 && mostBatches(job.chunks) === 1) return 0;
+  const rows = Math.min(2 * longestPrompt(job.batches.sequences), launchTokens);
+  return inLines(rows * kvRowBytes(model, shape.kvCacheBits));
 }
+
+const longestPrompt = remembered(({ lengths }: JobSequences): number =>
+  lengths.reduce((most, { promptTokens }) => Math.max(most, promptTokens), 0),
+);
 
 /** On the host of a GPU: what CUDA's copies need, logits to sample; queries, outputs and sparse scores of attention on the CPU. */
 export function hostLaunchBytes(setting: Setting, job: WholeJob): number {

@@ -50,7 +50,7 @@ describe('peak bytes', () => {
     const kvStaging = Math.max(2 * 3 * 10 * kvRow, 3 * (2 * reserved * kvRow + kvRow)); // per batch: 3 away; 2 moved, 1 attended
     const activationBuffers = 3 * 4 * 10 * 16;
     const workspace = 4 * (40 * (2 * 8 + (2 * 2 + 2 * 2) * 4 + 32) + 4 * 50);
-    const sharedPrefixes = 40 * kvRow; // as many rows as a launch has tokens
+    const sharedPrefixes = 2 * 10 * kvRow; // of two prompts
     const cuda = 72 * MIB + 2 * 40 * 64; // inputs of 32 columns at most, padded to 64
     const taken = [weightBuffers, kvHome, kvStaging, activationBuffers, workspace, sharedPrefixes, cuda];
     const exact = taken.reduce((sum, part) => sum + part, bytes.weights.gpu);
