@@ -12,7 +12,7 @@ const prompts = `${model}/prompts.jsonl`;
 const out = 'demo-out';
 
 // A GPU that holds a part of the model behind a slow link, and less RAM than the rest needs: all three tiers are used.
-const gpuMemory = '24MiB';
+const gpuMemory = '28MiB';
 const linkBandwidth = '100MB/s';
 const cpuMemory = '24MiB';
 // Wide launches, as a real GPU needs them. Left to itself the planner would feed this one, which is a CPU, tiny batches.
