@@ -9,6 +9,7 @@
 
 #include "core/aligned_buffer.h"
 #include "core/error.h"
+#include "core/parts.h"
 #include "cpu/kernels.h"
 
 namespace flexplan::cpu {
@@ -428,16 +429,20 @@ size_t kvRowBytes(DataType dtype, int64_t numKvHeads, int64_t headDim) {
   return static_cast<size_t>(2 * numKvHeads * headBytes(dtype, headDim));
 }
 
-void storeKvRows(ThreadPool& pool, DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens,
-                 int64_t numKvHeads, int64_t headDim, std::byte* rows) {
-  const int64_t headStride = headBytes(dtype, headDim);
-  pool.parallelFor(tokens, rowGrain(2 * numKvHeads * headDim), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      std::byte* out = rows + t * 2 * numKvHeads * headStride;
-      for (const float* values : {k + t * stride, v + t * stride})
-        for (int64_t head = 0; head < numKvHeads; ++head, out += headStride)
-          kernels().fromFloat(dtype, values + head * headDim, headDim, out);
-    }
+void storeKvRows(ThreadPool& pool, const KvRows& from, std::span<const KvRun> runs) {
+  const int64_t headStride = headBytes(from.dtype, from.headDim), bytes = 2 * from.numKvHeads * headStride;
+  int64_t tokens = 0;
+  for (const KvRun& run : runs) tokens += run.tokens;
+  const auto store = [&](int64_t token, std::byte* out) {
+    for (const float* values : {from.k + token * from.stride, from.v + token * from.stride})
+      for (int64_t head = 0; head < from.numKvHeads; ++head, out += headStride)
+        kernels().fromFloat(from.dtype, values + head * from.headDim, from.headDim, out);
+  };
+  pool.parallelFor(tokens, rowGrain(2 * from.numKvHeads * from.headDim), [&](int64_t begin, int64_t end) {
+    forEachPart(runs, begin, end, [](const KvRun& run) { return run.tokens; },
+                [&](const KvRun& run, int64_t firstToken, int64_t first, int64_t last) {
+                  for (int64_t row = first; row < last; ++row) store(firstToken + row, run.rows + row * bytes);
+                });
   });
 }
 

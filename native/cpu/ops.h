@@ -108,9 +108,20 @@ void attention(ThreadPool& pool, const AttentionShape& shape, std::span<const At
 // Most memory that sparse attention takes for the scores of sequences with no more positions than this.
 int64_t sparseScoreBytes(int64_t numHeads, int64_t numKvHeads, int64_t positions);
 
-// Rounds K and V ([tokens, numKvHeads * headDim], strides given) to dtype and writes them as KV rows, one after the other.
-void storeKvRows(ThreadPool& pool, DataType dtype, const float* k, const float* v, int64_t stride, int64_t tokens,
-                 int64_t numKvHeads, int64_t headDim, std::byte* rows);
+// New K and V of tokens that follow one another: [tokens, numKvHeads * headDim] each, with row stride `stride`.
+struct KvRows {
+  DataType dtype;  // as stored
+  const float* k;
+  const float* v;
+  int64_t stride, numKvHeads, headDim;
+};
+// Where some of them go, one row after the other.
+struct KvRun {
+  std::byte* rows;
+  int64_t tokens;
+};
+// Rounds K and V to dtype and writes them as KV rows. Each run takes the tokens that follow those of the runs before it.
+void storeKvRows(ThreadPool& pool, const KvRows& from, std::span<const KvRun> runs);
 size_t kvRowBytes(DataType dtype, int64_t numKvHeads, int64_t headDim);
 
 // Name of the kernel set in use and of all that this machine can run, best last. FLEXPLAN_ISA forces one.

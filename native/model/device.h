@@ -26,18 +26,8 @@ struct LaunchLimits {
   int64_t sparsePositions = 0;  // of a sequence whose attention is sparse; 0: none is
 };
 
-// New K and V of tokens that follow one another: [tokens, numKvHeads * headDim] each, with row stride `stride`.
-struct KvRows {
-  DataType dtype;  // as stored
-  const float* k;
-  const float* v;
-  int64_t stride, numKvHeads, headDim;
-};
-// Where some of them go, one row after the other.
-struct KvRun {
-  std::byte* rows;
-  int64_t tokens;
-};
+using cpu::KvRows;
+using cpu::KvRun;
 
 // Operations work on device memory, in the caller's order; one thread at a time calls them. They may return before they
 // are done (what they take from host memory they have taken): whoever uses their results outside the device, or gives
@@ -64,7 +54,7 @@ class Device {
   // Waits for all operations, those of a run that failed too: their memory may be freed then.
   virtual void finish() noexcept {}
 
-  // Copies inside device memory.
+  // Copies inside device memory, none of what another of them writes.
   virtual void copy(std::span<const CopyPiece> pieces) = 0;
   // `count` floats of device memory as the host sees them, when the operations so far are done; `scratch` holds them
   // where they had to be copied.
@@ -85,7 +75,6 @@ class Device {
   virtual void rope(std::span<const int32_t> positions, const float* inverseFrequencies, int64_t numHeads,
                     int64_t headDim, int64_t xStride, float* x) = 0;
   virtual void attention(const cpu::AttentionShape& shape, std::span<const cpu::AttentionSequence> sequences) = 0;
-  // Each run takes the tokens that follow those of the runs before it.
   virtual void storeKvRows(const KvRows& from, std::span<const KvRun> runs) = 0;
 
   // Mixtures of experts (cpu/experts.h). The tables are device memory: nothing has to come back to the host.

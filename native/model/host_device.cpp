@@ -3,6 +3,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/parts.h"
 #include "model/device.h"
 
 namespace flexplan {
@@ -10,6 +11,7 @@ namespace {
 
 constexpr double kUnpaced = std::numeric_limits<double>::infinity();
 constexpr int64_t kRowsPerTask = 4;
+constexpr int64_t kBytesPerTask = int64_t{256} << 10;
 
 // Runs every operation on the CPU; its memory is host memory, whichever budget pays for it.
 class HostDevice final : public Device {
@@ -33,7 +35,12 @@ class HostDevice final : public Device {
   }
 
   void copy(std::span<const CopyPiece> pieces) override {
-    for (const CopyPiece& piece : pieces) std::memcpy(piece.to, piece.from, static_cast<size_t>(piece.bytes));
+    pool_.parallelFor(totalBytes(pieces), kBytesPerTask, [&](int64_t begin, int64_t end) {
+      forEachPart(pieces, begin, end, [](const CopyPiece& piece) { return piece.bytes; },
+                  [](const CopyPiece& piece, int64_t, int64_t first, int64_t last) {
+                    std::memcpy(piece.to + first, piece.from + first, static_cast<size_t>(last - first));
+                  });
+    });
   }
   std::span<const float> view(const float* data, int64_t count, std::vector<float>&) override {
     return {data, static_cast<size_t>(count)};
@@ -78,12 +85,7 @@ class HostDevice final : public Device {
     cpu::attention(pool_, shape, sequences);
   }
   void storeKvRows(const KvRows& from, std::span<const KvRun> runs) override {
-    int64_t at = 0;
-    for (const KvRun& run : runs) {
-      cpu::storeKvRows(pool_, from.dtype, from.k + at, from.v + at, from.stride, run.tokens, from.numKvHeads,
-                       from.headDim, run.rows);
-      at += run.tokens * from.stride;
-    }
+    cpu::storeKvRows(pool_, from, runs);
   }
 
   void route(const float* scores, int64_t tokens, const cpu::Routing& routing, const cpu::ExpertRows& out) override {

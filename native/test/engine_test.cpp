@@ -501,6 +501,25 @@ void testWindow(Checks& check, const TemporaryFolder& folder, int numPolicies) {
   check.that(numSpoiled > 5000 * numPolicies, "windows: enough rows were spoiled, " + std::to_string(numSpoiled));
 }
 
+// Pieces of any size, shared by threads.
+void testDeviceCopy(Checks& check) {
+  Random random(17);
+  for (int threads = 1; threads <= 4; ++threads) {
+    ThreadPool pool(threads);
+    Budgets budgets;
+    for (const Tier tier : {Tier::kGpu, Tier::kCpu, Tier::kDisk})
+      budgets[tier] = std::make_unique<MemoryBudget>(tier, int64_t{1} << 40);
+    const auto device = makeDevice(DeviceKind::kCpu, pool, budgets, 1, 1);
+    std::vector<std::byte> from(3 << 20), to(from.size());
+    for (std::byte& byte : from) byte = static_cast<std::byte>(random.below(256));
+    std::vector<CopyPiece> pieces;
+    for (const auto& [begin, end] : {std::pair{0, 1}, {1, 1}, {1, 300'001}, {300'001, 2'900'000}, {2'900'000, 3 << 20}})
+      pieces.insert(pieces.begin(), {to.data() + begin, from.data() + begin, end - begin});
+    device->copy(pieces);
+    check.that(to == from, "copy inside a device of " + std::to_string(threads) + " threads");
+  }
+}
+
 void testProgress(Checks& check) {
   Progress progress;
   int woken = 0;
@@ -538,6 +557,7 @@ int main(int argc, char** argv) {
   Checks check;
   const TemporaryFolder folder;
   testProgress(check);
+  testDeviceCopy(check);
   testPlacements(check, folder, numPolicies);
   testSharedPrefixes(check, folder, numPolicies);
   testPrefixesOfEarlierItems(check, folder);

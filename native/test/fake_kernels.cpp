@@ -61,9 +61,9 @@ void storeKvRows(Stream stream, DataType dtype, const float* k, const float* v, 
              {operand(k, floats), operand(v, floats), operand(to.places, to.places ? tokens : 0),
               {to.places ? nullptr : to.first, tokens * bytes}},
              [=] {
-               for (int64_t t = 0; t < tokens; ++t)
-                 cpu::storeKvRows(pool(), dtype, k + t * stride, v + t * stride, stride, 1, numKvHeads, headDim,
-                                  to.places ? to.places[t] : to.first + t * bytes);
+               std::vector<cpu::KvRun> runs;
+               for (int64_t t = 0; t < tokens; ++t) runs.push_back({to.places ? to.places[t] : to.first + t * bytes, 1});
+               cpu::storeKvRows(pool(), {dtype, k, v, stride, numKvHeads, headDim}, runs);
              });
 }
 

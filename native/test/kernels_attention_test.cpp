@@ -22,7 +22,13 @@ struct AttentionCase {
       : type(dtype), shape{heads, kvHeads, dim, heads * dim + 2, heads * dim + 1, window}, past(numPast), queries(numQueries),
         q(random.vector(numQueries * shape.qStride, -3, 3)), k(random.vector((numPast + numQueries) * kvHeads * dim, -2, 2)),
         v(random.vector((numPast + numQueries) * kvHeads * dim)), rows(index(past + queries) * cpu::kvRowBytes(dtype, kvHeads, dim)) {
-    cpu::storeKvRows(pool, type, k.data(), v.data(), kvHeads * dim, past + queries, kvHeads, dim, rows.data());
+    storeRows(pool);
+  }
+
+  void storeRows(ThreadPool& pool) {
+    const cpu::KvRun all{rows.data(), past + queries};
+    const int64_t stride = shape.numKvHeads * shape.headDim;
+    cpu::storeKvRows(pool, {type, k.data(), v.data(), stride, shape.numKvHeads, shape.headDim}, {&all, 1});
   }
 
   // Queries [first, first + count), as if the later ones did not exist yet. pageRows == 0: the KV rows in one page.
@@ -137,9 +143,40 @@ AttentionCase exactCase(Random& random, ThreadPool& pool, DataType dtype, int64_
     const size_t column = i % index(dim) % 64;
     c.k[i] = column < 2 ? (column == 0 ? -8.0f : 7.0f) : static_cast<float>(random.below(16) - 8);
   }
-  cpu::storeKvRows(pool, dtype, c.k.data(), c.v.data(), kvHeads * dim, numPast + numQueries, kvHeads, dim, c.rows.data());
+  c.storeRows(pool);
   c.exactScores = true;
   return c;
+}
+
+// Head after head what fromFloat makes of each token, in runs of any length, for any number of threads.
+void testStoreKvRows(Checks& checks) {
+  Random random(15);
+  constexpr int64_t kKvHeads = 3, kDim = 72, kStride = kKvHeads * kDim + 5;
+  const std::vector<int64_t> lengths{1, 0, 130, 1, 64, 7};
+  const int64_t tokens = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+  const auto k = random.vector(tokens * kStride, -2, 2), v = random.vector(tokens * kStride);
+  for (const DataType type : kTypes) {
+    ThreadPool one(1);
+    const size_t head = rowBytes(type, kDim);
+    Bytes expected;
+    for (int64_t t = 0; t < tokens; ++t)
+      for (const float* values : {k.data() + t * kStride, v.data() + t * kStride})
+        for (int64_t h = 0; h < kKvHeads; ++h) {
+          expected.resize(expected.size() + head);
+          cpu::fromFloat(one, type, values + h * kDim, 1, kDim, expected.data() + expected.size() - head);
+        }
+    for (int threads = 1; threads <= 4; ++threads) {
+      ThreadPool pool(threads);
+      std::vector<Bytes> written;
+      for (const int64_t length : lengths) written.emplace_back(index(length) * cpu::kvRowBytes(type, kKvHeads, kDim));
+      std::vector<cpu::KvRun> runs;
+      for (size_t n = 0; n < lengths.size(); ++n) runs.push_back({written[n].data(), lengths[n]});
+      cpu::storeKvRows(pool, {type, k.data(), v.data(), kStride, kKvHeads, kDim}, runs);
+      Bytes all;
+      for (const Bytes& run : written) all.insert(all.end(), run.begin(), run.end());
+      checks.that(all == expected, named("storeKvRows in runs", type, {threads}));
+    }
+  }
 }
 
 // The twin's values, and the same bits however the queries are launched and the rows lie.
@@ -267,6 +304,7 @@ void testAttentionWindow(Checks& checks, ThreadPool& pool) {
 }  // namespace
 
 void testAttentionKernels(Checks& checks, ThreadPool& pool) {
+  testStoreKvRows(checks);
   testAttention(checks, pool);
   testSparseAttention(checks, pool);
   testAttentionBatch(checks);
