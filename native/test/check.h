@@ -14,8 +14,10 @@ class Checks {
   // Prints at most the first 20 failures.
   void that(bool ok, const std::string& what) {
     ok ? ++passed_ : ++failed_;
-    if (!ok && failed_ <= 20) std::printf("FAILED %s\n", what.c_str());
+    if (!ok && failed_ <= 20) std::printf("FAILED %s%s\n", context_.c_str(), what.c_str());
   }
+  // Named before each failure from here on.
+  void setContext(const std::string& context) { context_ = context + ": "; }
   int passed() const { return passed_; }
 
   // Prints the counts; the exit status.
@@ -25,6 +27,7 @@ class Checks {
   }
 
  private:
+  std::string context_;
   int passed_ = 0, failed_ = 0;
 };
 

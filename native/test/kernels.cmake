@@ -1,7 +1,12 @@
 foreach(name kernels int4_fit thread_pool)
   add_executable(${name}_test ${CMAKE_CURRENT_LIST_DIR}/${name}_test.cpp)
   target_link_libraries(${name}_test PRIVATE flexplan_native)
+endforeach()
+foreach(name int4_fit thread_pool)
   add_test(NAME ${name} COMMAND ${name}_test)
+endforeach()
+foreach(part attention sparse_attention matmul matmul_launches elements)
+  add_test(NAME kernels.${part} COMMAND kernels_test ${part})
 endforeach()
 target_sources(kernels_test PRIVATE ${CMAKE_CURRENT_LIST_DIR}/kernels_attention_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/kernels_int8_test.cpp)

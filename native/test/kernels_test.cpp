@@ -1,4 +1,6 @@
 // Every kernel of every ISA that this machine has against a slow twin in double precision.
+//
+//   kernels_test [part]: all parts, or one of kParts.
 #include <cmath>
 #include <limits>
 
@@ -12,22 +14,6 @@ using cpu::Activation;
 // What is multiplied: with pairs of bf16 both operands are rounded first.
 double operand(DataType weight, bool exact, float value) {
   return cpu::kernels().tokenLayout(weight, 1, 1, exact).pairs ? bfloat16ToFloat(floatToBFloat16(value)) : value;
-}
-
-Bytes encode(DataType type, const std::vector<float>& values, int64_t cols) {
-  const size_t stride = rowBytes(type, cols);
-  Bytes rows(values.size() / index(cols) * stride);
-  for (size_t r = 0; r * index(cols) < values.size(); ++r) {
-    const float* row = values.data() + r * index(cols);
-    std::byte* out = rows.data() + r * stride;
-    if (type == DataType::kInt4) quantizeInt4(row, cols, out);
-    for (int64_t c = 0; c < cols && type != DataType::kInt4; ++c) {
-      const uint16_t half = type == DataType::kFloat16 ? floatToFloat16(row[c]) : floatToBFloat16(row[c]);
-      if (type == DataType::kFloat32) std::memcpy(out + c * 4, row + c, 4);
-      if (type != DataType::kFloat32) std::memcpy(out + c * 2, &half, 2);
-    }
-  }
-  return rows;
 }
 
 // ---- Matmul ----------------------------------------------------------------------------------------------------------
@@ -390,10 +376,7 @@ void testDispatch(Checks& checks) {
     checks.that(std::string(cpu::availableIsas()[i]) == cpu::availableKernels()[i]->name, "names in the order of the sets");
 }
 
-void testKernelSet(Checks& checks, ThreadPool& pool) {
-  testMatmulValues(checks, pool);
-  testMatmulBits(checks);
-  testSeveralMatmuls(checks, pool);
+void testElements(Checks& checks, ThreadPool& pool) {
   testConversions(checks, pool);
   testQuantizer(checks, pool);
   testActivations(checks, pool);
@@ -401,18 +384,35 @@ void testKernelSet(Checks& checks, ThreadPool& pool) {
   testNorms(checks, pool);
   testRope(checks, pool);
   testInt8Kernels(checks, pool);
-  testAttentionKernels(checks, pool);
 }
 
-int run() {
+void testMatmulLaunches(Checks& checks, ThreadPool& pool) {
+  testMatmulBits(checks);
+  testSeveralMatmuls(checks, pool);
+}
+
+// Run beside each other where a build is slow (kernels.cmake).
+struct Part {
+  const char* name;
+  void (*test)(Checks&, ThreadPool&);
+};
+constexpr std::array kParts{Part{"elements", testElements}, Part{"matmul", testMatmulValues},
+                            Part{"matmul_launches", testMatmulLaunches}, Part{"attention", testAttentionKernels},
+                            Part{"sparse_attention", testSparseAttentionKernels}};
+
+int run(const std::string& wanted) {
   Checks checks;
-  testDispatch(checks);
-  testHalf(checks);
+  if (wanted.empty() || wanted == kParts[0].name) {
+    testDispatch(checks);
+    testHalf(checks);
+  }
   ThreadPool pool(3);
   for (const cpu::Kernels* set : cpu::availableKernels()) {
     cpu::useKernels(*set);
+    checks.setContext(set->name);
     const int before = checks.passed();
-    testKernelSet(checks, pool);
+    for (const Part& part : kParts)
+      if (wanted.empty() || wanted == part.name) part.test(checks, pool);
     std::printf("%s: %d checks passed\n", set->name, checks.passed() - before);
   }
   return checks.finish();
@@ -421,4 +421,4 @@ int run() {
 }  // namespace
 }  // namespace flexplan::test
 
-int main() { return flexplan::test::run(); }
+int main(int count, char** arguments) { return flexplan::test::run(count > 1 ? arguments[1] : ""); }
