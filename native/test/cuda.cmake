@@ -15,6 +15,7 @@ set_target_properties(cuda_device_test PROPERTIES ENABLE_EXPORTS ON)
 add_dependencies(cuda_device_test fake_cublas)
 target_compile_definitions(cuda_device_test PRIVATE FLEXPLAN_FAKE_CUBLAS="$<TARGET_FILE:fake_cublas>")
 add_test(NAME cuda_device COMMAND cuda_device_test)
+set_tests_properties(cuda_device PROPERTIES COST 100)  # the longest begin first
 
 # The whole engine on the kernels that a GPU runs, compiled for the CPU (cuda_kernels.cmake): what the host passes is what they take.
 add_executable(cuda_emulated_engine_test

@@ -65,36 +65,26 @@ void checkMachine(Checks& check, const std::string& what) {
 // Random policies give the bits of the plainest one, and nearly those of the CPU: for fp32 models exactly.
 void testPolicies(Checks& check, const TemporaryFolder& folder, int numPolicies) {
   Random random(21);
-  for (const Family family : {Family::kOpt, Family::kPostNormOpt, Family::kLlama, Family::kMixtral}) {
-    const DataType dtype = family == Family::kOpt     ? DataType::kFloat16
-                           : family == Family::kLlama ? DataType::kBFloat16
-                                                      : DataType::kFloat32;
-    const TinyModel model(family, dtype, folder.file("cuda-model" + std::to_string(static_cast<int>(family))));
-    for (const auto& [weightBits, kvCacheBits] : {std::pair{16, 16}, {4, 16}, {16, 4}}) {
-      EngineConfig base = plainConfig(model, folder);
-      base.weightBits = weightBits;
-      base.kvCacheBits = kvCacheBits;
-      const auto sequences = someSequences(model.shape, random, 11);
-      const RunResult onCpu = runOnce(base, sequences);
-      freshMachine();
-      const RunResult plain = runOnce(onCuda(base), sequences);
-      const std::string what = "cuda engine, family " + std::to_string(static_cast<int>(family)) + ", " +
-                               std::to_string(weightBits) + " and " + std::to_string(kvCacheBits) + " bits";
+  forEachTinyCase(folder, [&](const TinyCase& tiny) {
+    const auto sequences = someSequences(tiny.model.shape, random, 11);
+    const RunResult onCpu = runOnce(tiny.base, sequences);
+    freshMachine();
+    const RunResult plain = runOnce(onCuda(tiny.base), sequences);
+    const std::string what = "cuda engine, " + tiny.name;
+    checkMachine(check, what);
+    // Inputs of products are rounded to 16 bits, except for fp32 weights. What that does to a 4-bit KV cache is no
+    // rounding: a value may fall to the next of 16 levels.
+    const bool exact = tiny.model.shape.dtype == DataType::kFloat32 && tiny.base.weightBits == 16;
+    check.that(exact ? sameResults(plain, onCpu) : tiny.base.kvCacheBits == 4 || logitsError(plain, onCpu) < 0.03,
+               what + ": logits as on the CPU, off by " + std::to_string(logitsError(plain, onCpu)));
+    for (int n = 0; n < numPolicies; ++n) {
+      const EngineConfig config = randomCudaConfig(tiny.base, random);
+      freshMachine().mostDelayMicroseconds = n % 2 == 0 ? 0 : 60;
+      fakeMachine().seed = random.bits();
+      check.that(sameResults(runOnce(config, sequences), plain), what + ": policy " + std::to_string(n));
       checkMachine(check, what);
-      // Inputs of products are rounded to 16 bits, except for fp32 weights. What that does to a 4-bit KV cache is no
-      // rounding: a value may fall to the next of 16 levels.
-      const bool exact = dtype == DataType::kFloat32 && weightBits == 16;
-      check.that(exact ? sameResults(plain, onCpu) : kvCacheBits == 4 || logitsError(plain, onCpu) < 0.03,
-                 what + ": logits as on the CPU, off by " + std::to_string(logitsError(plain, onCpu)));
-      for (int n = 0; n < numPolicies; ++n) {
-        const EngineConfig config = randomCudaConfig(base, random);
-        freshMachine().mostDelayMicroseconds = n % 2 == 0 ? 0 : 60;
-        fakeMachine().seed = random.bits();
-        check.that(sameResults(runOnce(config, sequences), plain), what + ": policy " + std::to_string(n));
-        checkMachine(check, what);
-      }
     }
-  }
+  });
 }
 
 EngineConfig someOfEverything(const TinyModel& model, const TemporaryFolder& folder, bool overlap) {

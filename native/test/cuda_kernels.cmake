@@ -30,6 +30,7 @@ foreach(part elements matmul experts attention sampling)
   set_tests_properties(cuda_kernels.${part} PROPERTIES
     ENVIRONMENT_MODIFICATION "ASAN_OPTIONS=string_append::detect_stack_use_after_return=0")
 endforeach()
+set_tests_properties(cuda_kernels.attention PROPERTIES COST 90)
 if(FLEXPLAN_HAS_CUDA)
   add_executable(cuda_kernels_gpu_test EXCLUDE_FROM_ALL ${cuda_kernel_tests})
   target_compile_options(cuda_kernels_gpu_test PRIVATE -Wall -Wextra)

@@ -15,8 +15,8 @@ namespace flexplan::test {
 
 using Bytes = std::vector<std::byte>;
 // The rounding of one operation in fp32.
-constexpr double kU = 0x1p-24;
-constexpr std::array kTypes{DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16, DataType::kInt4};
+inline constexpr double kU = 0x1p-24;
+inline constexpr std::array kTypes{DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16, DataType::kInt4};
 
 inline size_t index(int64_t i) { return static_cast<size_t>(i); }
 
@@ -66,8 +66,9 @@ inline bool sameBits(const std::vector<float>& a, const std::vector<float>& b) {
 
 // "op type sizes ...": how a check is called.
 inline std::string named(const std::string& op, DataType type, std::initializer_list<int64_t> sizes) {
-  std::string text = op + " " + dataTypeName(type);
-  for (const int64_t size : sizes) text += " " + std::to_string(size);
+  std::string text = op;
+  text.append(" ").append(dataTypeName(type));
+  for (const int64_t size : sizes) text.append(" ").append(std::to_string(size));
   return text;
 }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <thread>
 #include <tuple>
@@ -92,33 +93,23 @@ class TraceOrder {
 void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicies) {
   Random random(11);
   int numPairs = 0, numOverlapped = 0, numEmulated = 0, numRefilled = 0;
-  for (const Family family : {Family::kOpt, Family::kPostNormOpt, Family::kLlama, Family::kMixtral}) {
-    const DataType dtype = family == Family::kOpt     ? DataType::kFloat16
-                           : family == Family::kLlama ? DataType::kBFloat16
-                                                      : DataType::kFloat32;
-    const TinyModel model(family, dtype, folder.file("model" + std::to_string(static_cast<int>(family))));
-    for (const auto& [weightBits, kvCacheBits] : {std::pair{16, 16}, {4, 16}, {16, 4}}) {
-      EngineConfig base = plainConfig(model, folder);
-      base.weightBits = weightBits;
-      base.kvCacheBits = kvCacheBits;
-      const auto sequences = someSequences(model.shape, random, 11);
-      const RunResult expected = runOnce(base, sequences);
-      for (int n = 0; n < numPolicies; ++n) {
-        const EngineConfig config = randomConfig(base, random);
-        const RunResult result = runOnce(config, sequences);
-        check.that(sameResults(result, expected),
-                   "results of policy " + std::to_string(n) + " of family " + std::to_string(static_cast<int>(family)));
-        TraceOrder order(result, config.numGpuBatches);
-        order.check();
-        check.that(order.numViolations() == 0,
-                   "order of tasks: " + std::to_string(order.numViolations()) + " violations");
-        numPairs += order.numPairs();
-        numOverlapped += config.overlap;
-        numEmulated += config.device == DeviceKind::kEmulated;
-        numRefilled += config.schedule == Schedule::kDiagonal && config.blockSize() < 11;
-      }
+  forEachTinyCase(folder, [&](const TinyCase& tiny) {
+    const auto sequences = someSequences(tiny.model.shape, random, 11);
+    const RunResult expected = runOnce(tiny.base, sequences);
+    for (int n = 0; n < numPolicies; ++n) {
+      const EngineConfig config = randomConfig(tiny.base, random);
+      const RunResult result = runOnce(config, sequences);
+      check.that(sameResults(result, expected), tiny.name + ": results of policy " + std::to_string(n));
+      TraceOrder order(result, config.numGpuBatches);
+      order.check();
+      check.that(order.numViolations() == 0,
+                 tiny.name + ": order of tasks: " + std::to_string(order.numViolations()) + " violations");
+      numPairs += order.numPairs();
+      numOverlapped += config.overlap;
+      numEmulated += config.device == DeviceKind::kEmulated;
+      numRefilled += config.schedule == Schedule::kDiagonal && config.blockSize() < 11;
     }
-  }
+  });
   check.that(numPairs > 1000 * numPolicies, "order of tasks: enough pairs, " + std::to_string(numPairs));
   check.that(numOverlapped > 4 * numPolicies && numEmulated > 4 * numPolicies && numRefilled > 3 * numPolicies,
              "policies: enough with overlap, enough emulated, enough that refill");
@@ -459,7 +450,7 @@ void testPages(Checks& check, const TemporaryFolder& folder, int numPolicies) {
     EngineConfig base = plainConfig(model, folder);
     base.kvCacheBits = kvCacheBits;
     const RunResult expected = runOnce(base, sequences);
-    for (int n = 0; n < numPolicies; ++n) {
+    for (int n = 0; n < numPolicies / 2; ++n) {
       EngineConfig config = randomConfig(base, random);
       config.trace = false;
       for (const Schedule schedule : {Schedule::kZigzag, Schedule::kDiagonal}) {
@@ -548,25 +539,44 @@ void testProgress(Checks& check) {
   check.that(stopped, "progress: stop ends a wait");
 }
 
+// Run beside each other where a build is slow (engine.cmake).
+struct Part {
+  const char* name;
+  void (*test)(Checks&, const TemporaryFolder&, int numPolicies);
+};
+constexpr std::array kParts{
+    Part{"placements", testPlacements},
+    Part{"prefixes",
+         [](Checks& check, const TemporaryFolder& folder, int numPolicies) {
+           testSharedPrefixes(check, folder, numPolicies);
+           testPrefixesOfEarlierItems(check, folder);
+         }},
+    Part{"lagging", testAsyncDevice},
+    Part{"sparse", testSparseValues},
+    Part{"pages", testPages},
+    Part{"window", testWindow},
+    Part{"ends",
+         [](Checks& check, const TemporaryFolder& folder, int) {
+           testProgress(check);
+           testDeviceCopy(check);
+           testErrors(check, folder);
+           testCancel(check, folder);
+         }},
+    Part{"diagonal", [](Checks& check, const TemporaryFolder& folder, int) { testDiagonal(check, folder); }},
+};
+
 }  // namespace
 }  // namespace flexplan::test
 
+// engine_test [policies [part]]: random policies for each model and number of bits; all of kParts, or one.
 int main(int argc, char** argv) {
   using namespace flexplan::test;
   const int numPolicies = argc > 1 ? std::stoi(argv[1]) : 10;
+  const std::string wanted = argc > 2 ? argv[2] : "";
   Checks check;
-  const TemporaryFolder folder;
-  testProgress(check);
-  testDeviceCopy(check);
-  testPlacements(check, folder, numPolicies);
-  testSharedPrefixes(check, folder, numPolicies);
-  testPrefixesOfEarlierItems(check, folder);
-  testAsyncDevice(check, folder, numPolicies);
-  testSparseValues(check, folder, numPolicies);
-  testErrors(check, folder);
-  testCancel(check, folder);
-  testDiagonal(check, folder);
-  testPages(check, folder, numPolicies / 2);
-  testWindow(check, folder, numPolicies);
+  for (const Part& part : kParts) {
+    const TemporaryFolder folder;
+    if (wanted.empty() || wanted == part.name) part.test(check, folder, numPolicies);
+  }
   return check.finish();
 }

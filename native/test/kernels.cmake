@@ -8,6 +8,7 @@ endforeach()
 foreach(part attention sparse_attention matmul matmul_launches elements)
   add_test(NAME kernels.${part} COMMAND kernels_test ${part})
 endforeach()
+set_tests_properties(kernels.attention kernels.sparse_attention kernels.matmul PROPERTIES COST 60)
 target_sources(kernels_test PRIVATE ${CMAKE_CURRENT_LIST_DIR}/kernels_attention_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/kernels_int8_test.cpp)
 include(${CMAKE_CURRENT_LIST_DIR}/cuda_kernels.cmake)

@@ -2,11 +2,13 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <stdexcept>
+#include <utility>
 
 #include "core/half.h"
 
@@ -172,6 +174,24 @@ EngineConfig plainConfig(const TinyModel& model, const TemporaryFolder& folder) 
   config.kvTiers = config.activationTiers = {Tier::kCpu};
   config.cpuAttention = {0};
   return config;
+}
+
+void forEachTinyCase(const TemporaryFolder& folder, const std::function<void(const TinyCase&)>& visit) {
+  constexpr std::pair<Family, DataType> kKinds[] = {{Family::kOpt, DataType::kFloat16},
+                                                    {Family::kPostNormOpt, DataType::kFloat32},
+                                                    {Family::kLlama, DataType::kBFloat16},
+                                                    {Family::kMixtral, DataType::kFloat32}};
+  for (const auto& [family, dtype] : kKinds) {
+    const std::string name = "family " + std::to_string(static_cast<int>(family));
+    const TinyModel model(family, dtype, folder.file(name));
+    for (const auto& [weightBits, kvCacheBits] : {std::pair{16, 16}, {4, 16}, {16, 4}}) {
+      EngineConfig base = plainConfig(model, folder);
+      base.weightBits = weightBits;
+      base.kvCacheBits = kvCacheBits;
+      const std::string bits = std::to_string(weightBits) + " and " + std::to_string(kvCacheBits) + " bits";
+      visit({model, base, name + ", " + bits});
+    }
+  }
 }
 
 EngineConfig randomConfig(const EngineConfig& base, Random& random) {

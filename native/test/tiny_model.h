@@ -1,6 +1,7 @@
 // Small models with random weights, and random policies for them: what the engine's tests run.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,14 @@ struct TinyModel {
 
 // All in memory, one sequence at a time, without overlap: the run that others are compared with.
 EngineConfig plainConfig(const TinyModel& model, const TemporaryFolder& folder);
+
+// Every family, fp16, bf16 and fp32 among them, with 16 and 4 bits of weights and of KV.
+struct TinyCase {
+  const TinyModel& model;
+  EngineConfig base;  // plainConfig with these bits
+  std::string name;   // "family 2, 4 and 16 bits"
+};
+void forEachTinyCase(const TemporaryFolder& folder, const std::function<void(const TinyCase&)>& visit);
 
 // A random device, placement and batch shape; bits as in `base`.
 EngineConfig randomConfig(const EngineConfig& base, Random& random);
