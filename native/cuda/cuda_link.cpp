@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace flexplan::cuda {
 namespace {
@@ -14,18 +15,6 @@ constexpr int64_t kChunkBytes = int64_t{4} << 20;
 constexpr int64_t kGatheredPieceBytes = int64_t{64} << 10;
 constexpr size_t kLeastGathered = 3;
 
-template <typename Action>
-class Finally {
- public:
-  explicit Finally(Action action) : action_(std::move(action)) {}
-  ~Finally() { action_(); }
-  Finally(const Finally&) = delete;
-  Finally& operator=(const Finally&) = delete;
-
- private:
-  Action action_;
-};
-
 }  // namespace
 
 CudaLink::CudaLink(CudaApi& api, CopyKind direction, std::byte* gather)
@@ -37,16 +26,21 @@ const std::byte* CudaLink::onDevice(const CopyPiece& piece) const {
   return direction_ == CopyKind::kToDevice ? piece.to : piece.from;
 }
 
-// What has been issued when something fails still reads and writes the caller's memory, and the buffers.
-void CudaLink::copy(std::span<const CopyPiece> pieces) try {
-  issue(pieces);
-} catch (...) {
-  api_.finish(urgent_);
-  api_.finish(bulk_);
-  throw;
+void CudaLink::copy(std::span<const CopyPiece> pieces) {
+  std::byte* buffer = nullptr;
+  try {
+    issue(pieces, buffer);
+  } catch (...) {
+    // What has been issued still reads and writes the caller's memory, and the buffer.
+    api_.finish(urgent_);
+    api_.finish(bulk_);
+    giveBack(buffer);
+    throw;
+  }
 }
 
-void CudaLink::issue(std::span<const CopyPiece> pieces) {
+// buffer: the one that is in use, if any.
+void CudaLink::issue(std::span<const CopyPiece> pieces, std::byte*& buffer) {
   std::vector<CopyPiece> small;
   bool hasLarge = false;
   for (const CopyPiece& piece : pieces) {
@@ -60,7 +54,7 @@ void CudaLink::issue(std::span<const CopyPiece> pieces) {
   bool hasSmall = false;
   for (const std::span<const CopyPiece> run : runsOf(small)) {
     if (run.size() >= kLeastGathered && totalBytes(run) < static_cast<int64_t>(run.size()) * kGatheredPieceBytes) {
-      copyGathered(run);
+      copyGathered(run, buffer);
     } else {
       hasSmall = true;
       for (const CopyPiece& piece : run) api_.copy(piece.to, piece.from, piece.bytes, direction_, urgent_);
@@ -91,18 +85,8 @@ void CudaLink::issueLarge(const CopyPiece& piece) {
 }
 
 // Neighbours on the device cross together, as many at a time as a buffer holds.
-void CudaLink::copyGathered(std::span<const CopyPiece> run) {
-  std::unique_lock lock(mutex_);
-  bufferIsFree_.wait(lock, [&] { return !freeBuffers_.empty(); });
-  std::byte* const buffer = freeBuffers_.back();
-  freeBuffers_.pop_back();
-  lock.unlock();
-  const Finally giveBack([&] {
-    if (!run.empty()) api_.finish(urgent_);
-    const std::lock_guard again(mutex_);
-    freeBuffers_.push_back(buffer);
-    bufferIsFree_.notify_one();
-  });
+void CudaLink::copyGathered(std::span<const CopyPiece> run, std::byte*& buffer) {
+  buffer = takeBuffer();
   while (!run.empty()) {
     size_t count = 0;
     int64_t bytes = 0;
@@ -110,6 +94,22 @@ void CudaLink::copyGathered(std::span<const CopyPiece> run) {
     crossTogether(run.first(count), bytes, buffer);
     run = run.subspan(count);
   }
+  giveBack(buffer);
+}
+
+std::byte* CudaLink::takeBuffer() {
+  std::unique_lock lock(mutex_);
+  bufferIsFree_.wait(lock, [&] { return !freeBuffers_.empty(); });
+  std::byte* const buffer = freeBuffers_.back();
+  freeBuffers_.pop_back();
+  return buffer;
+}
+
+void CudaLink::giveBack(std::byte*& buffer) {
+  if (!buffer) return;
+  const std::lock_guard lock(mutex_);
+  freeBuffers_.push_back(std::exchange(buffer, nullptr));
+  bufferIsFree_.notify_one();
 }
 
 void CudaLink::crossTogether(std::span<const CopyPiece> run, int64_t bytes, std::byte* buffer) {

@@ -24,10 +24,12 @@ class CudaLink final : public LinkChannel {
  private:
   const std::byte* onDevice(const CopyPiece& piece) const;
   std::vector<std::span<const CopyPiece>> runsOf(std::vector<CopyPiece>& pieces) const;
-  void issue(std::span<const CopyPiece> pieces);
+  void issue(std::span<const CopyPiece> pieces, std::byte*& buffer);
   void issueLarge(const CopyPiece& piece);
-  void copyGathered(std::span<const CopyPiece> run);
+  void copyGathered(std::span<const CopyPiece> run, std::byte*& buffer);
   void crossTogether(std::span<const CopyPiece> run, int64_t bytes, std::byte* buffer);
+  std::byte* takeBuffer();
+  void giveBack(std::byte*& buffer);
   void finish(Stream stream);
 
   CudaApi& api_;

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can say, in one go, on a machine that has little more than one: builds, tests, measures, compares, and
-# prints one table. Results and environment go to reports/gpu-<name>/ (or $OUT).
+# Everything that only a GPU can say, in one go, on a machine that has little more than one: builds, tests, measures,
+# compares with FlexGen and Accelerate, and prints one table. Results and environment go to reports/gpu-<name>/ or $OUT.
 #
-#   native/test/gpu-check.sh                    all stages
-#   native/test/gpu-check.sh build kernels      these alone
-#   native/test/gpu-check.sh --dry-run          the same commands on the emulated device and a tiny model: is the script right?
+#   native/test/gpu-check.sh                  all stages
+#   native/test/gpu-check.sh build kernels    these alone; the results of others stay
+#   native/test/gpu-check.sh --dry-run        the same commands on the emulated device and a tiny model
 #
-# Needs nvcc, cmake and a C++20 compiler. Node, its packages and dist/ are the machine's own, or those that native/test/gpu-pack.sh
-# has put into .gpu/. A stage that fails or runs out of time does not stop the next. LIMIT_<stage> overrides a limit in seconds.
+# Needs nvcc, cmake and a C++20 compiler. Node, its packages and dist/ are the machine's own, or those that
+# native/test/gpu-pack.sh has put into .gpu/. A stage that fails or runs out of time does not stop the next.
+#
+#   LIMIT_<stage>   seconds that a stage may take
+#   FLEXGEN_DIR     a checkout of FlexLLMGen, for its side of the comparison
+#   RAM_GB          what jobs may take of the RAM, ours and theirs alike (default: all but 12)
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -28,6 +32,10 @@ unpack() {
     mkdir -p "$work/bin" && xz -dc .gpu/node.xz >"$work/bin/node" && chmod +x "$work/bin/node"
   fi
   if [ ! -d node_modules ] && [ -f .gpu/packages.tar.xz ]; then tar xf .gpu/packages.tar.xz; fi
+  if [ -z "${FLEXGEN_DIR:-}" ] && [ -f .gpu/flexgen.tar.xz ]; then
+    mkdir -p "$work/flexgen" && tar xf .gpu/flexgen.tar.xz -C "$work/flexgen"
+    export FLEXGEN_DIR=$work/flexgen
+  fi
 }
 export PATH="$PATH:/usr/local/cuda/bin:$work/bin"
 unpack
@@ -45,11 +53,25 @@ cli=(node "$root/dist/cli/main.js")
 link=()
 if [ -n "$dry" ]; then link=(--link-bandwidth 8GB/s); fi
 
+disk_gb() { df -B1000000000 --output=avail "$work" | tail -1 | tr -d ' '; }
+# Of the machine or of the container.
+ram_gb() {
+  echo "${RAM_GB:-$(node -p 'Math.floor(Math.min(process.constrainedMemory() || Infinity, os.totalmem()) / 1e9) - 12')}"
+}
+# room <GB of RAM> <GB of disk>: whether there is as much; else says what is missing.
+room() {
+  [ -z "$dry" ] || return 0
+  [ "$(ram_gb)" -ge "$1" ] || { echo "skipped: needs $1 GB of RAM for the job, has $(ram_gb)"; return 1; }
+  [ "$(disk_gb)" -ge "$2" ] || { echo "skipped: needs $2 GB of disk in $work, has $(disk_gb)"; return 1; }
+}
+
 # cuBLAS of the toolkit, else the one that PyTorch brings along.
-if [ -z "${FLEXPLAN_CUBLAS:-}" ] && ! ldconfig -p 2>/dev/null | grep -q libcublas.so && [ ! -e /usr/local/cuda/lib64/libcublas.so ]; then
+has_cublas() { ldconfig -p 2>/dev/null | grep -q libcublas.so || [ -e /usr/local/cuda/lib64/libcublas.so ]; }
+if [ -z "${FLEXPLAN_CUBLAS:-}" ] && ! has_cublas; then
   found=$(python3 - 2>/dev/null <<'PY'
 import glob, os, nvidia
-print(next(iter(sorted(p for base in nvidia.__path__ for p in glob.glob(os.path.join(base, "*", "lib", "libcublas.so.1*")))), ""))
+found = (p for base in nvidia.__path__ for p in glob.glob(os.path.join(base, "*", "lib", "libcublas.so.1*")))
+print(max(found, default=""))
 PY
   )
   if [ -n "$found" ]; then export FLEXPLAN_CUBLAS=$found; fi
@@ -65,7 +87,8 @@ stage_environment() {
     ${CXX:-c++} --version | head -1
     nvcc --version 2>/dev/null | tail -2
     nvidia-smi 2>/dev/null
-    nvidia-smi --query-gpu=name,memory.total,driver_version,pcie.link.gen.current,pcie.link.width.current,clocks.max.sm --format=csv 2>/dev/null
+    nvidia-smi --format=csv 2>/dev/null \
+      --query-gpu=name,memory.total,driver_version,pcie.link.gen.current,pcie.link.width.current,clocks.max.sm
     echo "cuBLAS: ${FLEXPLAN_CUBLAS:-where the loader finds it}"
     grep -m1 'model name' /proc/cpuinfo
     nproc
@@ -84,21 +107,23 @@ stage_build() {
   fi
   cmake -S native -B build/native -DCMAKE_BUILD_TYPE=Release -DFLEXPLAN_TESTS=ON "${options[@]}" &&
     cmake --build build/native --parallel "$(nproc)" --target "${targets[@]}" || return 1
-  node -e "const {hasCuda, cudaDevices} = require('$root/build/Release/flexplan.node').systemInfo(); console.log('hasCuda', hasCuda, JSON.stringify(cudaDevices))"
+  node -e "const {hasCuda, cudaDevices} = require('$root/build/Release/flexplan.node').systemInfo();
+    console.log('hasCuda', hasCuda, JSON.stringify(cudaDevices))"
 }
 
-kernel_test() { if [ -n "$dry" ]; then echo build/native/cuda_kernels_test; else echo build/native/cuda_kernels_gpu_test; fi; }
-stage_kernels() { "$(kernel_test)"; }
+kernel_test=build/native/cuda_kernels_gpu_test
+if [ -n "$dry" ]; then kernel_test=build/native/cuda_kernels_test; fi
+stage_kernels() { "$kernel_test"; }
 stage_host() { FLEXPLAN_CUBLAS=0 build/native/cuda_device_test 2; }
 
 sanitizer() { command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null; }
 stage_memcheck() {
   [ -n "$(sanitizer)" ] || { echo "skipped: no compute-sanitizer"; return 0; }
-  "$(sanitizer)" --tool memcheck --error-exitcode 9 "$(kernel_test)"
+  "$(sanitizer)" --tool memcheck --error-exitcode 9 "$kernel_test"
 }
 stage_racecheck() {
   [ -n "$(sanitizer)" ] || { echo "skipped: no compute-sanitizer"; return 0; }
-  "$(sanitizer)" --tool racecheck --error-exitcode 9 "$(kernel_test)"
+  "$(sanitizer)" --tool racecheck --error-exitcode 9 "$kernel_test"
 }
 
 stage_fixtures() { node native/test/gpu/fixtures.mjs $device; }
@@ -112,52 +137,112 @@ stage_profile() {
 }
 
 stage_validate() {
-  "${cli[@]}" validate --model examples/opt-kjv-5m --hw "$profile" --policies 6 --num-sequences 256 --json >"$out/validate-kjv.json" || return 1
-  node -p "JSON.stringify(JSON.parse(require('fs').readFileSync('$out/validate-kjv.json')).summary ?? 'see validate-kjv.json')"
+  local result=$out/validate-kjv.json
+  "${cli[@]}" validate --model examples/opt-kjv-5m --hw "$profile" --policies 6 --num-sequences 256 --json >"$result" ||
+    return 1
+  node -p "JSON.stringify(JSON.parse(require('fs').readFileSync('$result')).summary ?? 'see validate-kjv.json')"
 }
 
 # model <name> [random layers]: made once, in $work.
 model() {
   local folder=$work/opt-$1
-  [ -f "$folder/done" ] || { node native/test/gpu/opt-model.mjs "$1" "$folder" "${2:-1000}" >&2 && touch "$folder/done"; } || return 1
+  if [ ! -f "$folder/done" ]; then
+    node native/test/gpu/opt-model.mjs "$1" "$folder" "${2:-1000}" >&2 && touch "$folder/done" || return 1
+  fi
   echo "$folder"
 }
 
-# job <title> <model> <random layers> <GPU cap> <sequences> [option of optimize ...]: plans and runs; the workload is FlexGen's, 512 + 32.
+# job <title> <model> <random layers> <GPU cap> <sequences> [option of optimize ...]: plans and runs; the workload is
+# FlexGen's, 512 + 32.
 job() {
   local title=$1 shape=$2 layers=$3 cap=$4 sequences=$5
   shift 5
-  local prompt=512 gen=32
-  if [ -n "$dry" ]; then shape=tiny cap=300MB prompt=64 gen=8; fi
+  local prompt=512 gen=32 ram
+  ram=$(ram_gb)GB
+  if [ -n "$dry" ]; then shape=tiny cap=300MB prompt=64 gen=8 sequences=16 ram=4GB; fi
   local folder plan=$out/$title.plan.json
   folder=$(model $shape $layers) || return 1
-  "${cli[@]}" optimize --hw "$profile" --model "$folder" --prompt-tokens $prompt --gen-tokens $gen --num-sequences "$sequences" \
-    --gpu-memory "$cap" --out "$plan" "$@" >"$out/$title.plan.txt" || { cat "$out/$title.plan.txt"; return 1; }
+  "${cli[@]}" optimize --hw "$profile" --model "$folder" --prompt-tokens $prompt --gen-tokens $gen \
+    --num-sequences "$sequences" --gpu-memory "$cap" --cpu-memory "$ram" --out "$plan" "$@" >"$out/$title.plan.txt" ||
+    { cat "$out/$title.plan.txt"; return 1; }
   node native/test/gpu/job.mjs "$folder" "$plan" "$sequences" $device >"$out/$title.json" || return 1
-  node -p "const r = JSON.parse(require('fs').readFileSync('$out/$title.json')), t = r.genTokensPerSecond;
-    t.measured.toFixed(2) + ' tokens/s, predicted ' + t.predicted.toFixed(2) + ' (' + (100 * t.error).toFixed(0) + ' %), prefill ' +
-    r.prefillSeconds.toFixed(1) + ' s, decode ' + r.decodeSeconds.toFixed(1) + ' s, bound by ' + JSON.stringify(r.bottleneck)"
+  node native/test/gpu/summary.mjs "$out/$title.json"
 }
 
 stage_opt_6_7b() { job opt-6.7b-on-gpu 6.7b 1000 70GB 128 --weight-bits 16 --kv-bits 16; }
 stage_opt_6_7b_int4() { job opt-6.7b-int4 6.7b 1000 70GB 128 --weight-bits 4 --kv-bits 16; }
-stage_opt_30b() { job opt-30b-16gb 30b 8 16GB 160 --weight-bits 16 --kv-bits 16 --cpu-memory 100GB; }
-stage_opt_30b_int4() { job opt-30b-int4-16gb 30b 8 16GB 160 --weight-bits 4 --kv-bits 4 --cpu-memory 100GB; }
+stage_opt_30b() { room 80 12 || return 0; job opt-30b-16gb 30b 8 16GB 160 --weight-bits 16 --kv-bits 16; }
+stage_opt_30b_int4() { room 40 12 || return 0; job opt-30b-int4-16gb 30b 8 16GB 160 --weight-bits 4 --kv-bits 4; }
+stage_opt_66b_int4() { room 60 12 || return 0; job opt-66b-int4-16gb 66b 4 16GB 144 --weight-bits 4 --kv-bits 4; }
+stage_opt_175b_int4() { room 115 12 || return 0; job opt-175b-int4-16gb 175b 2 16GB 144 --weight-bits 4 --kv-bits 4; }
 
-accelerate_job() {
+# peer <title> <modules, comma between> <script> [argument ...]: another system's job, in Python.
+peer() {
+  local title=$1 modules=$2 script=$3
+  shift 3
+  python3 -c "import $modules" 2>/dev/null || { echo "skipped: Python lacks one of $modules"; return 0; }
+  python3 "native/test/gpu/$script" "$@" >"$out/$title.json" 2>"$out/$title.log" ||
+    { tail -5 "$out/$title.log"; return 1; }
+  node native/test/gpu/summary.mjs "$out/$title.json"
+}
+
+# flexgen <title> <model> <GPU GB> [option ...]
+flexgen() {
+  local title=$1 name=$2 cap=$3
+  shift 3
   [ -z "$dry" ] || { echo "skipped: dry run"; return 0; }
-  python3 -c 'import accelerate, transformers, torch' 2>/dev/null || { echo "skipped: accelerate is not installed"; return 0; }
+  [ -n "${FLEXGEN_DIR:-}" ] || { echo "skipped: set FLEXGEN_DIR to a checkout of FlexLLMGen"; return 0; }
+  peer "$title" torch,numpy,tqdm,attr flexgen_job.py "$FLEXGEN_DIR" "$name" "$cap" "$(ram_gb)" "$@"
+}
+# Policies that FlexGen's authors published for prompts of 512 tokens and 16 GB. OPT-66B, for which there is none, gets
+# that of OPT-175B; OPT-6.7B gets more sequences than their 2, for it has 70 GB.
+on_cpu=(--percent 0 100 0 100 0 100)
+stage_flexgen_6_7b() {
+  flexgen flexgen-6.7b opt-6.7b 70 --percent 100 0 100 0 100 0 --gpu-batch-size 64 --num-gpu-batches 2 --no-overlap
+}
+stage_flexgen_30b() {
+  room 90 1 || return 0
+  flexgen flexgen-30b-16gb opt-30b 16 --percent 20 80 0 100 0 100 --gpu-batch-size 48 --num-gpu-batches 3 \
+    --cpu-attention
+}
+stage_flexgen_30b_int4() {
+  room 90 1 || return 0
+  flexgen flexgen-30b-int4-16gb opt-30b 16 "${on_cpu[@]}" --gpu-batch-size 64 --num-gpu-batches 8 --compress-cache
+}
+# Theirs keeps 16-bit weights; with the bits that ours has:
+stage_flexgen_30b_int4_weights() {
+  room 40 1 || return 0
+  flexgen flexgen-30b-int4-weights-16gb opt-30b 16 "${on_cpu[@]}" --gpu-batch-size 64 --num-gpu-batches 8 \
+    --compress-cache --compress-weight
+}
+stage_flexgen_66b_int4() {
+  room 60 1 || return 0
+  flexgen flexgen-66b-int4-16gb opt-66b 16 "${on_cpu[@]}" --gpu-batch-size 48 --num-gpu-batches 3 \
+    --compress-cache --compress-weight --no-pin
+}
+stage_flexgen_175b_int4() {
+  room 115 1 || return 0
+  flexgen flexgen-175b-int4-16gb opt-175b 16 "${on_cpu[@]}" --gpu-batch-size 48 --num-gpu-batches 3 \
+    --compress-cache --compress-weight --no-pin
+}
+
+# accelerate <title> <model> <random layers> <GPU GB> <batch>
+accelerate() {
+  [ -z "$dry" ] || { echo "skipped: dry run"; return 0; }
   local folder
   folder=$(model "$2" "$3") || return 1
-  python3 native/test/gpu/accelerate.py "$folder" "$4" 512 "$6" "$5" >"$out/$1.json" 2>"$out/$1.log" || { tail -5 "$out/$1.log"; return 1; }
-  node -p "JSON.parse(require('fs').readFileSync('$out/$1.json')).genTokensPerSecond.toFixed(2) + ' tokens/s'"
+  peer "$1" accelerate,transformers,torch accelerate_job.py "$folder" "$4" "$(ram_gb)" 512 32 "$5"
 }
-stage_accelerate_6_7b() { accelerate_job accelerate-6.7b 6.7b 1000 70 64 32; }
-stage_accelerate_30b() { accelerate_job accelerate-30b 30b 8 16 8 8; }
+stage_accelerate_6_7b() { accelerate accelerate-6.7b 6.7b 1000 70 64; }
+stage_accelerate_30b() { room 75 12 || return 0; accelerate accelerate-30b 30b 8 16 8; }
 
-# Stage and its limit in seconds, in the order in which what matters most comes first.
-stages=(environment:30 build:420 kernels:120 fixtures:120 host:120 fixtures_own_matmul:120 profile:240 opt_6_7b:240 opt_30b:420
-  opt_6_7b_int4:180 opt_30b_int4:420 validate:180 accelerate_6_7b:180 accelerate_30b:420 memcheck:300 racecheck:300)
+stage_compare() { node native/test/gpu/compare.mjs "$out"; }
+
+# Stage and its limit in seconds, in the order in which what matters most comes first; each fits one call of 600 s.
+stages=(environment:30 build:420 kernels:120 fixtures:120 host:120 fixtures_own_matmul:120 profile:240 opt_6_7b:240
+  opt_30b:420 flexgen_30b:560 opt_30b_int4:420 flexgen_30b_int4:560 flexgen_6_7b:300 accelerate_6_7b:180
+  opt_66b_int4:560 flexgen_66b_int4:560 opt_6_7b_int4:180 accelerate_30b:420 flexgen_30b_int4_weights:560
+  opt_175b_int4:580 flexgen_175b_int4:580 validate:180 memcheck:300 racecheck:300 compare:30)
 
 # A stage is this script again, so that `timeout` can end it with all that it started.
 if [ "${1:-}" = --stage ]; then "stage_$2"; exit; fi
@@ -171,10 +256,13 @@ run_stage() {
   seconds=$SECONDS
   note=$(grep -v '^[[:space:]]*$' "$out/$stage.log" | tail -1 | cut -c1-150)
   case $status in 0) status=ok ;; 124 | 137) status=timeout ;; *) status="FAILED $status" ;; esac
+  sed -i "/^$stage\t/d" "$out/stages.tsv"
   printf '%s\t%s\t%s\t%s\n' "$stage" "$status" "$seconds" "$note" | tee -a "$out/stages.tsv"
 }
 
-: >"$out/stages.tsv"
+# What is compared was measured by the same run, unless the user runs it in parts.
+if [ $# -eq 0 ]; then rm -f "$out"/*.json "$out"/*.log "$out/stages.tsv"; fi
+touch "$out/stages.tsv"
 for entry in "${stages[@]}"; do
   stage=${entry%:*}
   if [ $# -gt 0 ] && [[ " $* " != *" $stage "* ]]; then continue; fi
@@ -182,6 +270,9 @@ for entry in "${stages[@]}"; do
 done
 if [ -f "$profile" ] && [ -z "$dry" ]; then cp "$profile" "hardware-profiles/$GPU_NAME.json"; fi
 echo
-echo "GPU check, $GPU_NAME: $(grep -c $'\tok\t' "$out/stages.tsv") of $(wc -l <"$out/stages.tsv") stages ok; results in $out"
-awk -F'\t' 'BEGIN { printf "%-22s %-10s %5s  %s\n", "stage", "status", "s", "last line" } { printf "%-22s %-10s %5d  %s\n", $1, $2, $3, $4 }' "$out/stages.tsv"
+ok=$(grep -c $'\tok\t' "$out/stages.tsv")
+echo "GPU check, $GPU_NAME: $ok of $(wc -l <"$out/stages.tsv") stages ok; results in $out"
+awk -F'\t' 'BEGIN { printf "%-26s %-10s %5s  %s\n", "stage", "status", "s", "last line" }
+  { printf "%-26s %-10s %5d  %s\n", $1, $2, $3, $4 }' "$out/stages.tsv"
+if [ -f "$out/compare.log" ]; then cat "$out/compare.log"; fi
 ! grep -qE $'\t(FAILED|timeout)' "$out/stages.tsv"

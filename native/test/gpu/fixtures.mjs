@@ -1,5 +1,6 @@
 /**
- * Every model of test/fixtures on one device, under several policies, against the logits and greedy tokens of transformers.
+ * Every model of test/fixtures on one device, under several policies, against the logits and greedy tokens of
+ * transformers.
  *
  *   node native/test/gpu/fixtures.mjs <device>        Needs dist/ and the native engine. Exits with 1 at a difference.
  */
@@ -12,8 +13,8 @@ const FIXTURES = fileURLToPath(new URL('../../../test/fixtures/', import.meta.ur
 const GENERATED = 24;
 const LOGITS_STEPS = 5;
 /**
- * As in test/engine/reference.test.ts, but that a GPU multiplies 16-bit factors: their rounding adds to that of what is stored.
- * fp32 models are multiplied in fp32 everywhere.
+ * As in test/engine/reference.test.ts, but that a GPU multiplies 16-bit factors: their rounding adds to that of what is
+ * stored. fp32 models are multiplied in fp32 everywhere.
  */
 const TOLERANCES = { fp32: 1e-4, fp16: 1e-2, bf16: 4e-2 };
 

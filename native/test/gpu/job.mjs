@@ -36,6 +36,7 @@ const engine = await Engine.open({
   policy: plan.policy,
   workload: workloadFromNumbers(promptTokens, genTokens, numSequences),
   device,
+  quantizationCache: false, // a job of 4 bits is run once, and the disk may be small
   capacityBytes: { ...(gpu && { gpu }), cpu, disk },
   ...(device === 'emulated' && { linkBytesPerSecond: { cpuToGpu: 8e9, gpuToCpu: 8e9 } }),
 });

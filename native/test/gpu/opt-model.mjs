@@ -1,10 +1,10 @@
 /**
  * An OPT model of true shape with weights that were never learned, as a Hugging Face folder.
  *
- *   node native/test/gpu/opt-model.mjs <name> <folder> [random layers]     name: tiny, 1.3b, 6.7b, 13b, 30b, 66b
+ *   node native/test/gpu/opt-model.mjs <name> <folder> [random layers]     name: a key of SHAPES
  *
- * The first layers (default: all) get random fp16 values. The others stay holes in the file, which take no disk and read as
- * zeros: a link moves them just as slowly, though matrix units are some percent faster on zeros.
+ * The first layers (default: all) get random fp16 values. The others stay holes in the file, which take no disk and
+ * read as zeros: a link moves them just as slowly, though matrix units are some percent faster on zeros.
  */
 import { closeSync, ftruncateSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,6 +16,7 @@ const SHAPES = {
   '13b': { layers: 40, hidden: 5120, heads: 40, vocab: 50272 },
   '30b': { layers: 48, hidden: 7168, heads: 56, vocab: 50272 },
   '66b': { layers: 64, hidden: 9216, heads: 72, vocab: 50272 },
+  '175b': { layers: 96, hidden: 12288, heads: 96, vocab: 50272 },
 };
 const POSITIONS = 2050;
 const FP16_BYTES = 2;
@@ -116,5 +117,6 @@ for (const { tensor, isHole } of all) {
 }
 closeSync(file);
 console.log(
-  `${folder}: OPT-${name}, ${(dataBytes / 1e9).toFixed(1)} GB, ${Math.min(shape.layers, randomLayers)} of ${shape.layers} layers random`,
+  `${folder}: OPT-${name}, ${(dataBytes / 1e9).toFixed(1)} GB, ` +
+    `${Math.min(shape.layers, randomLayers)} of ${shape.layers} layers random`,
 );
