@@ -33,13 +33,12 @@ int64_t mostLaunchTokens(const std::vector<Block>& blocks, const EngineConfig& c
   return std::max(maxLaunchTokens(blocks, config.prefillChunkTokens), config.model.numActiveExperts);
 }
 
-// Prefixes are kept for later items: rows of two prompts, but no more than a launch has tokens.
-int64_t mostKeptRows(const std::vector<Block>& blocks, std::span<const Sequence> sequences,
-                     const EngineConfig& config) {
+// Prefixes are kept for later items: rows of two prompts.
+int64_t mostKeptRows(const std::vector<Block>& blocks, std::span<const Sequence> sequences) {
   if (std::ranges::none_of(blocks, [](const Block& block) { return block.numItems(0) > 1; })) return 0;
   int64_t longest = 0;
   for (const Sequence& sequence : sequences) longest = std::max(longest, sequence.promptTokens());
-  return std::min(2 * longest, mostLaunchTokens(blocks, config));
+  return 2 * longest;
 }
 
 // Of a sequence whose attention is sparse; 0: none is.
@@ -73,7 +72,7 @@ Run::Run(const RunContext& context, std::span<const Sequence> sequences, const C
                                             {mostLaunchTokens(blocks_, context.config), context.config.gpuBatchSize,
                                              mostSparsePositions(context.config, sequences)})),
       cpuScores_(takeCpuScores(context, mostSparsePositions(context.config, sequences))),
-      prefixes_(mostKeptRows(blocks_, sequences, context.config), kvCache_, context.device),
+      prefixes_(mostKeptRows(blocks_, sequences), kvCache_, context.device),
       forward_(context.config, context.weights, context.layers, context.pool, transfer_, context.budgets, kvCache_,
                hiddenStates_, prefixes_, clock_, mostLaunchTokens(blocks_, context.config)) {
   result_.sequences.resize(sequences.size());

@@ -184,47 +184,54 @@ void testSharedPrefixes(Checks& check, const TemporaryFolder& folder, int numPol
   }
 }
 
-// Two kinds of prompts in turn. What all of a kind share is computed by the first of them in the step, as far as it can be
-// kept: the rows of two prompts, and no more than a launch has tokens.
+// Prompts of some kinds in turn.
+std::vector<Sequence> promptsOfKinds(const std::vector<std::vector<int32_t>>& kinds, int64_t count, int64_t ownTokens) {
+  std::vector<Sequence> sequences(static_cast<size_t>(count));
+  for (size_t n = 0; n < sequences.size(); ++n) {
+    Sequence& sequence = sequences[n];
+    sequence.promptIds = kinds[n % kinds.size()];
+    for (int64_t t = 0; t < ownTokens; ++t) sequence.promptIds.push_back(static_cast<int32_t>(n + 1));
+    sequence.maxTokens = sequence.logitsSteps = 4;
+  }
+  return sequences;
+}
+
+// What all of a kind share is computed by the first of them in the step, as far as it can be kept: there is room for the
+// rows of two prompts.
 void testPrefixesOfEarlierItems(Checks& check, const TemporaryFolder& folder) {
   Random random(15);
   const TinyModel model(Family::kLlama, DataType::kFloat16, folder.file("kept-prefixes"));
-  constexpr int64_t kShared = 20, kTokens = 25, kPrompts = 8;
-  const auto addIds = [&](std::vector<int32_t>& ids, int64_t count) {
-    while (count-- > 0) ids.push_back(static_cast<int32_t>(random.below(model.shape.vocabSize)));
-  };
-  std::array<std::vector<int32_t>, 2> kinds;
-  for (auto& ids : kinds) addIds(ids, kShared);
-  std::vector<Sequence> sequences(kPrompts);
-  for (size_t n = 0; n < sequences.size(); ++n) {
-    sequences[n].promptIds = kinds[n % 2];
-    sequences[n].promptIds.push_back(static_cast<int32_t>(n));  // more they do not share
-    addIds(sequences[n].promptIds, kTokens - kShared - 1);
-    sequences[n].maxTokens = sequences[n].logitsSteps = 4;
-  }
-  EngineConfig config = plainConfig(model, folder);
-  const RunResult alone = runOnce(config, sequences);
+  constexpr int64_t kShared = 20, kOwn = 5, kTokens = kShared + kOwn, kPrompts = 8;
+  std::vector<std::vector<int32_t>> kinds(4);
+  for (auto& ids : kinds)
+    for (int64_t t = 0; t < kShared; ++t) ids.push_back(static_cast<int32_t>(random.below(model.shape.vocabSize)));
+  const auto four = promptsOfKinds(kinds, kPrompts, kOwn);
+  kinds.resize(2);
+  const auto two = promptsOfKinds(kinds, kPrompts, kOwn);
+  const EngineConfig one = plainConfig(model, folder);
+  EngineConfig config = one;
   config.gpuBatchSize = 2;
   config.numGpuBatches = kPrompts / 2;
   config.kvTiers.assign(kPrompts, config.kvTiers.front());
   config.activationTiers.assign(kPrompts, config.activationTiers.front());
   config.cpuAttention.assign(kPrompts, 0);
   struct Case {
+    const std::vector<Sequence>& sequences;
     Schedule schedule;
-    int64_t chunkTokens, expected;
+    int64_t chunkTokens, numShared;
   };
-  // Launches of two prompts: there is room for both kinds. Of one: for one kind, and of the diagonal's prompts half enter
-  // in a second step.
-  for (const auto& [schedule, chunkTokens, expected] : {Case{Schedule::kZigzag, 2 * kTokens, 2 * 3 * kShared},
-                                                        {Schedule::kDiagonal, 2 * kTokens, 2 * 3 * kShared},
-                                                        {Schedule::kZigzag, kTokens, 3 * kShared},
-                                                        {Schedule::kDiagonal, kTokens, 2 * kShared}}) {
+  // In launches of one prompt half of the diagonal's enter in a second step.
+  for (const auto& [sequences, schedule, chunkTokens, numShared] :
+       {Case{two, Schedule::kZigzag, 2 * kTokens, 6}, Case{two, Schedule::kZigzag, kTokens, 6},
+        Case{two, Schedule::kDiagonal, 2 * kTokens, 6}, Case{two, Schedule::kDiagonal, kTokens, 4},
+        Case{four, Schedule::kZigzag, kTokens, 2}, Case{four, Schedule::kDiagonal, kTokens, 0}}) {
     config.schedule = schedule;
     config.prefillChunkTokens = chunkTokens;
     const RunResult result = runOnce(config, sequences);
-    const std::string what = "kept prefixes, launches of " + std::to_string(chunkTokens);
-    check.that(sameResults(result, alone), what + ": results");
-    check.that(result.sharedPrefixTokens == expected, what + ": shared " + std::to_string(result.sharedPrefixTokens));
+    const std::string what = "kept prefixes, " + std::to_string(numShared) + " to share";
+    check.that(sameResults(result, runOnce(one, sequences)), what + ": results");
+    check.that(result.sharedPrefixTokens == numShared * kShared,
+               what + ": shared " + std::to_string(result.sharedPrefixTokens));
   }
 }
 

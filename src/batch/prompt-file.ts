@@ -1,12 +1,12 @@
 /** A prompt file -> requests with token ids, ready to run, and the lines that cannot be served. */
 import { readFile } from 'node:fs/promises';
 import { FlexplanError } from '../errors.js';
-import { lengthOf } from '../engine/generate.js';
+import { workloadOf } from '../engine/generate.js';
 import type { Sequence } from '../engine/engine.js';
 import { promptFault } from '../engine/sequences.js';
 import type { Tokenizer } from '../engine/tokenizer.js';
 import type { ModelConfig } from '../models/model-config.js';
-import type { SequenceLength } from '../workload/workload.js';
+import type { Workload } from '../workload/workload.js';
 import { type BadRequest, type BatchRequest, isBad, parseRequest } from './request.js';
 
 export interface PreparedRequest extends BatchRequest {
@@ -114,7 +114,7 @@ export function sequenceOf(request: PreparedRequest, model: ModelConfig): Sequen
   };
 }
 
-/** The lengths that a plan for these requests is made for. */
-export function sequenceLengths({ requests }: PromptFile, model: ModelConfig): SequenceLength[] {
-  return requests.map((request) => lengthOf(sequenceOf(request, model)));
+/** What a plan for these requests is made for. */
+export function workloadOfRequests({ requests }: PromptFile, model: ModelConfig): Workload {
+  return workloadOf(requests.map((request) => sequenceOf(request, model)));
 }

@@ -1,9 +1,8 @@
 /** A prompt file through an engine into a result file that survives a kill. */
 import { CompletionBuilder, CompletionCollector, type CompletionText } from '../engine/completion.js';
 import { Engine, type EngineOptions, type RunResult } from '../engine/engine.js';
-import { lengthOf } from '../engine/generate.js';
+import { workloadOf } from '../engine/generate.js';
 import type { Tokenizer } from '../engine/tokenizer.js';
-import { workloadFromSequences } from '../workload/blocks.js';
 import { Journal } from './journal.js';
 import { type PreparedRequest, type PromptFile, sequenceOf } from './prompt-file.js';
 import { errorLine, resultLine } from './result-line.js';
@@ -78,7 +77,7 @@ async function runRequests(
 ): Promise<RunResult> {
   const { model } = engineOptions.folder;
   const sequences = requests.map((request) => sequenceOf(request, model));
-  const workload = workloadFromSequences(sequences.map(lengthOf));
+  const workload = workloadOf(sequences);
   const engine = await Engine.open({ ...engineOptions, workload }).catch((error: unknown) => {
     journal.discardIfEmpty();
     throw error;

@@ -91,7 +91,8 @@ function weightIoLine({ weightIo: { weightLoads, ratio } }: Plan): string {
 function jobLine({ workload, job }: Plan): string {
   const [least, most] = job.hoursRange.map((hours) => formatSeconds(hours * 3600));
   const band = least === most ? '' : ` (${least} to ${most} within the spread of the profile)`;
-  return `${job.numSequences} prompts of up to ${workload.promptTokens} tokens, up to ${workload.genTokens} generated for each, in ${job.numBlocks} block${job.numBlocks === 1 ? '' : 's'}: ${formatSeconds(job.hours * 3600)}${band}`;
+  const shared = workload.sharedPromptTokens ? ` (the first ${workload.sharedPromptTokens} alike in all)` : '';
+  return `${job.numSequences} prompts of up to ${workload.promptTokens} tokens${shared}, up to ${workload.genTokens} generated for each, in ${job.numBlocks} block${job.numBlocks === 1 ? '' : 's'}: ${formatSeconds(job.hours * 3600)}${band}`;
 }
 
 export function planText(plan: Plan): string {

@@ -31,14 +31,13 @@ export function checkSameModel(planned: ModelConfig, model: ModelConfig): void {
     );
 }
 
-/** Throws `bad-input` when a prompt is longer than what the plan reserved. */
-export function checkLengths({ workload }: Plan, sequences: readonly SequenceLength[]): void {
+/** Throws `bad-input` when the longest of a job is longer than what the plan reserved. */
+export function checkLengths({ workload }: Plan, job: SequenceLength): void {
   for (const name of ['promptTokens', 'genTokens'] as const) {
-    const longest = sequences.reduce((most, sequence) => Math.max(most, sequence[name]), 0);
-    if (longest > workload[name])
+    if (job[name] > workload[name])
       throw new FlexplanError(
         'bad-input',
-        `expected prompts within the plan's ${name} ${workload[name]}, got one of ${longest}; ` +
+        `expected prompts within the plan's ${name} ${workload[name]}, got one of ${job[name]}; ` +
           'plan for these prompts with flexplan optimize --input FILE',
       );
   }

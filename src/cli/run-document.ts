@@ -56,6 +56,7 @@ export function runDocument<P extends MeasuredPlan>({
     genTokens,
     numBlocks: run.numBlocks,
     sharedPrefixTokens: run.sharedPrefixTokens,
+    ...(job.workload.sharedPromptTokens !== undefined && { sharedPromptTokens: job.workload.sharedPromptTokens }),
     ...times,
     stageSeconds: run.stageSeconds,
     trafficBytes: run.trafficBytes,

@@ -1,18 +1,17 @@
 /** A prompt file through a plan: checked, run with progress, and set against the prediction for the very same sequences. */
 import { mkdirSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { readPromptFile, sequenceLengths, sequenceOf, type PreparedRequest } from '../batch/prompt-file.js';
+import { readPromptFile, sequenceOf, workloadOfRequests, type PreparedRequest } from '../batch/prompt-file.js';
 import { runBatch, type BatchProgress } from '../batch/run-batch.js';
 import { estimateRealised } from '../cost-model/estimate.js';
 import type { RunResult } from '../engine/engine.js';
-import { lengthOf } from '../engine/generate.js';
+import { workloadOf } from '../engine/generate.js';
 import { openModelFolder, type ModelFolder } from '../engine/model-folder.js';
 import { loadTokenizer } from '../engine/tokenizer.js';
 import { realise } from '../policy/realisation.js';
 import type { RunDocument } from '../report/run-document.js';
 import type { Plan } from '../solver/plan.js';
 import { formatSeconds } from '../units.js';
-import { workloadFromSequences } from '../workload/blocks.js';
 import type { Context } from './command.js';
 import { quantizationCache, type DeviceRequest, type DeviceSettings } from './device.js';
 import { recentRate, startProgress } from './progress.js';
@@ -49,7 +48,7 @@ export async function runJob(
   checkSameModel(plan.model, folder.model);
   const tokenizer = await loadTokenizer(folder.path);
   const prompts = await readPromptFile(request.input, folder.model, tokenizer);
-  checkLengths(plan, sequenceLengths(prompts, folder.model));
+  checkLengths(plan, workloadOfRequests(prompts, folder.model));
   const device = await planDevice(plan, request);
   noteOtherDevice(plan, device, context);
   mkdirSync(dirname(resolve(request.output)), { recursive: true });
@@ -80,7 +79,7 @@ function measuredJob(
   { device }: DeviceSettings,
   run: RunResult,
 ): RunDocument {
-  const workload = workloadFromSequences(requests.map((request) => lengthOf(sequenceOf(request, folder.model))));
+  const workload = workloadOf(requests.map((request) => sequenceOf(request, folder.model)));
   const realisation = realise(folder.model, plan.policy, workload, device);
   const { profile } = plan.hardware;
   return runDocument({

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { FlexplanError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
-import { workloadFromNumbers, workloadFromSequences } from '../workload/blocks.js';
+import { workloadFromNumbers } from '../workload/blocks.js';
 import type { Workload } from '../workload/workload.js';
 
 export interface WorkloadRequest {
@@ -31,9 +31,9 @@ export async function chosenWorkload(request: WorkloadRequest, model: ModelConfi
 }
 
 async function workloadOfFile(input: string, modelPath: string, model: ModelConfig): Promise<Workload> {
-  const { readPromptFile, sequenceLengths } = await import('../batch/prompt-file.js');
+  const { readPromptFile, workloadOfRequests } = await import('../batch/prompt-file.js');
   const { loadTokenizer } = await import('../engine/tokenizer.js');
   const folder = modelPath.endsWith('.json') ? dirname(modelPath) : modelPath;
   const tokenizer = existsSync(folder) ? await loadTokenizer(folder) : undefined;
-  return workloadFromSequences(sequenceLengths(await readPromptFile(input, model, tokenizer), model));
+  return workloadOfRequests(await readPromptFile(input, model, tokenizer), model);
 }

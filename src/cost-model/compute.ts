@@ -3,9 +3,8 @@ import type { ComputeRates } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { kvRowBytes } from '../models/tensors.js';
 import { sum, ZERO, type Affine } from './affine.js';
-import { totalOf } from './block-sets.js';
 import { launchTimes, wideningSeconds } from './launch-seconds.js';
-import { attendedRows, type Launch, type StepLoad } from './loads.js';
+import { attendedRows, prefillPairs, type Launch, type StepLoad } from './loads.js';
 import { portionTerm, type KvHome } from './shares.js';
 import type { Setting } from './movement.js';
 
@@ -88,8 +87,7 @@ function kvRow4BitSeconds(model: ModelConfig, rates: ComputeRates): number {
   return wideningSeconds(rates, values, packedBytes + wideBytes) + kvRow16BitSeconds(model, rates);
 }
 
-/** Causal: each query attends to itself and what came before it, inside the window. */
-function prefillAttentionSeconds(model: ModelConfig, rates: ComputeRates, { set, range }: StepLoad): number {
-  const pairs = totalOf(set, attendedRows(range, model.slidingWindow ?? Infinity));
+function prefillAttentionSeconds(model: ModelConfig, rates: ComputeRates, { set }: StepLoad): number {
+  const pairs = prefillPairs(set, model.slidingWindow ?? Infinity);
   return (4 * model.numHeads * model.headDim * pairs) / rates.attentionPrefillFlopsPerSecond.value;
 }

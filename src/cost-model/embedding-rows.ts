@@ -3,7 +3,7 @@ import { layerTensors, rowBytes, type LayerKind } from '../models/tensors.js';
 import type { Amount } from '../workload/sequences.js';
 import type { Affine } from './affine.js';
 import { totalOf } from './block-sets.js';
-import { newTokens, numLaunches, type StepLoad } from './loads.js';
+import { newRows, newTokens, numLaunches, type StepLoad } from './loads.js';
 import { AWAY_TIERS, isDisk, linksToDevice, type AwayTier, type Movement, type Setting } from './movement.js';
 
 /** Rows that are read from disk at once, then copied together. */
@@ -31,7 +31,7 @@ function tokenRows({ model, shares }: Setting, load: StepLoad, home: AwayTier): 
     ? { kind: 'head' as const, role: 'head' }
     : { kind: 'embed' as const, role: 'tokenEmbedding' };
   const { amount, share } = shares.weights.rows(table.kind, table.role, home, model.vocabSize);
-  return { ...table, home, share, count: (totalOf(load.set, newTokens(load.range)) * amount) / model.vocabSize };
+  return { ...table, home, share, count: (totalOf(load.set, newTokens(load)) * amount) / model.vocabSize };
 }
 
 /** Which positions a step needs is known. */
@@ -40,7 +40,7 @@ function positionRows({ model, shares }: Setting, load: StepLoad, home: AwayTier
   if (positions.kind !== 'learned') return [];
   const { from } = load.range;
   const first: Amount = ({ promptTokens }) => positions.offset + (from === 0 ? 0 : promptTokens + from - 1);
-  const rows = shares.weights.rowsOfSequences(load.set, 'embed', POSITIONS, home, first, newTokens(load.range));
+  const rows = shares.weights.rowsOfSequences(load.set, 'embed', POSITIONS, home, first, newRows(load.range));
   return [{ kind: 'embed', role: POSITIONS, home, share: rows.share, count: rows.amount }];
 }
 

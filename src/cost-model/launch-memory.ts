@@ -40,15 +40,14 @@ export function deviceLaunchBytes(setting: Setting, job: WholeJob): number {
   const tokens = launchTokens(model, shape, job.batches);
   const inputs = device === 'cuda' ? cudaInputBytes(model, tokens) : packedInputBytes(model, tokens);
   const fixed = device === 'cuda' ? CUDA_GPU_BYTES : 0;
-  const kept = sharedPrefixBytes(model, shape, job, tokens) + sparseScoreBytes(setting, job);
+  const kept = sharedPrefixBytes(model, shape, job) + sparseScoreBytes(setting, job);
   return workspaceBytes(model, shape, tokens) + inputs + kept + fixed;
 }
 
 /** One layer's KV rows that prompts of a step share with those of GPU batches, or chunks, before theirs: of two prompts at most. */
-function sharedPrefixBytes(model: ModelConfig, shape: BatchShape, job: WholeJob, launchTokens: number): number {
+function sharedPrefixBytes(model: ModelConfig, shape: BatchShape, job: WholeJob): number {
   if (shape.numGpuBatches === 1 && mostBatches(job.chunks) === 1) return 0;
-  const rows = Math.min(2 * longestPrompt(job.batches.sequences), launchTokens);
-  return inLines(rows * kvRowBytes(model, shape.kvCacheBits));
+  return inLines(2 * longestPrompt(job.batches.sequences) * kvRowBytes(model, shape.kvCacheBits));
 }
 
 const longestPrompt = remembered(({ lengths }: JobSequences): number =>

@@ -2,7 +2,7 @@
 import { remembered, rememberedFor } from '../remembered.js';
 import { reservedTokens } from '../workload/blocks.js';
 import { oneSequence, promptTokensOf, type Amount, type JobSequences } from '../workload/sequences.js';
-import { batchSum, type BlockSet, type Stretch } from './block-sets.js';
+import { batchSum, totalOf, type BlockSet, type Stretch } from './block-sets.js';
 
 /** Token steps `from <= i < to` of a block; step 0 is prefill. */
 export interface StepRange {
@@ -101,10 +101,24 @@ export function liveInstances(longest: ReadonlyMap<number, number>, range: StepR
   return total;
 }
 
-/** Tokens that enter the layers: the whole prompt at prefill, then one a step. */
-export function newTokens(range: StepRange): Amount {
+/** KV rows that are added: the whole prompt at prefill, then one a step. */
+export function newRows(range: StepRange): Amount {
   return range.from === 0 ? promptTokensOf : liveSteps(range);
 }
+
+/** Tokens that enter the layers: as many, but for what prompts share. */
+export function newTokens({ set, range }: Pick<StepLoad, 'set' | 'range'>): Amount {
+  return range.from === 0 ? computedPromptTokens(set) : liveSteps(range);
+}
+
+/** What all prompts begin with is computed once a block: of each prompt the same part is saved, on average. */
+const computedPromptTokens = remembered((set: BlockSet): Amount => {
+  const saved = set.sequences.sharedPromptTokens * sharingFraction(set);
+  return saved === 0 ? promptTokensOf : ({ promptTokens }) => promptTokens - saved;
+});
+
+/** Sequences that are not the first of their block. */
+const sharingFraction = remembered((set: BlockSet): number => 1 - set.numBlocks / totalOf(set, oneSequence));
 
 /** KV rows are attended in chunks of so many positions. */
 const CHUNK_ROWS = 64;
@@ -137,6 +151,13 @@ export const attendedRows = rememberedFor((range: StepRange, slidingWindow: numb
     windowedSum(promptTokens + range.from, stepsUntil(range, genTokens), slidingWindow);
 });
 
+/** Pairs of a query and a KV row at prefill: causal, inside the window, of the tokens that are computed. */
+export const prefillPairs = rememberedFor((set: BlockSet, slidingWindow: number): number => {
+  const numSharing = totalOf(set, oneSequence) * sharingFraction(set);
+  const shared = numSharing * windowedSum(1, set.sequences.sharedPromptTokens, slidingWindow);
+  return totalOf(set, attendedRows(PREFILL, slidingWindow)) - shared;
+});
+
 function stepLoad(set: BlockSet, range: StepRange): StepLoad {
   const launches = range.from === 0 ? prefillLaunches(set) : decodeLaunches(set, range);
   return { set, range, numRuns: liveInstances(set.longestOfBlock, range), launches };
@@ -146,10 +167,12 @@ function stepLoad(set: BlockSet, range: StepRange): StepLoad {
 const KEY_STRIDE = 2 ** 22;
 
 /** Each batch (chunk) launches once with all its prompts. (A longer prompt than a chunk goes in pieces; they count as one.) */
-function prefillLaunches({ sequences, batches }: BlockSet): Launch[] {
+function prefillLaunches(set: BlockSet): Launch[] {
+  const { sequences, batches } = set;
+  const computed = computedPromptTokens(set);
   const launches = new Map<number, { tokens: number; sequences: number; count: number }>();
   for (const { count, parts } of batches) {
-    const tokens = batchSum(sequences, parts, promptTokensOf);
+    const tokens = Math.round(batchSum(sequences, parts, computed));
     const size = batchSum(sequences, parts, oneSequence);
     const key = tokens * KEY_STRIDE + size;
     const known = launches.get(key);

@@ -12,7 +12,7 @@ import {
   type Setting,
 } from './movement.js';
 import { embeddingRowMovements } from './embedding-rows.js';
-import { liveSteps, loadedRows, newTokens, type StepLoad } from './loads.js';
+import { liveSteps, loadedRows, newRows, newTokens, type StepLoad } from './loads.js';
 import type { KvHome } from './shares.js';
 
 const Q_BYTES_PER_ELEMENT = 4;
@@ -40,8 +40,8 @@ export function decoderMovements(setting: Setting, load: StepLoad): Movement[] {
   return [
     ...(isDecode ? kvStores(setting, load, MOVED_HOMES) : kvStores(setting, load, AWAY_HOMES)),
     ...(isDecode && setting.hasGpu ? cpuAttentionCopies(setting, load) : []),
-    ...activationMovements(setting, load, 'loadActivations', newTokens(load.range)),
-    ...activationMovements(setting, load, 'storeActivations', newTokens(load.range)),
+    ...activationMovements(setting, load, 'loadActivations', newTokens(load)),
+    ...activationMovements(setting, load, 'storeActivations', newTokens(load)),
   ];
 }
 
@@ -49,7 +49,7 @@ export function decoderMovements(setting: Setting, load: StepLoad): Movement[] {
 export function embedMovements(setting: Setting, load: StepLoad): Movement[] {
   return [
     ...embeddingRowMovements(setting, load),
-    ...activationMovements(setting, load, 'storeActivations', newTokens(load.range)),
+    ...activationMovements(setting, load, 'storeActivations', newTokens(load)),
   ];
 }
 
@@ -80,7 +80,7 @@ export function kvLoadMovements(setting: Setting, load: StepLoad): Movement[] {
 
 /** New rows go home; those that the CPU attends to have come to RAM with q, and go on to disk. */
 function kvStores(setting: Setting, load: StepLoad, homesOf: HomesOfTier): Movement[] {
-  const rows = newTokens(load.range);
+  const rows = newRows(load.range);
   const store = (link: Link, home: AwayTier, homes: readonly KvHome[]) =>
     kvMovement(setting, load, 'storeKvCache', link, home, homes, rows);
   return [

@@ -1,8 +1,9 @@
 /** Prompts -> completions: what `flexplan generate` does. */
 import { FlexplanError } from '../errors.js';
 import type { Policy } from '../policy/policy.js';
-import type { SequenceLength } from '../workload/workload.js';
 import { workloadFromSequences } from '../workload/blocks.js';
+import { sharedPromptTokens } from '../workload/shared-prompt.js';
+import type { SequenceLength, Workload } from '../workload/workload.js';
 import { CompletionBuilder, CompletionCollector, type CompletionText } from './completion.js';
 import { everythingInMemory } from './default-policy.js';
 import { Engine, type EngineOptions, type Sequence } from './engine.js';
@@ -49,7 +50,7 @@ export async function generate(options: GenerateOptions): Promise<Completion[]> 
   const engine = await Engine.open({
     ...options,
     policy: policy ?? everythingInMemory(device, sequences.length),
-    workload: workloadFromSequences(sequences.map(lengthOf)),
+    workload: workloadOf(sequences),
   });
   try {
     const completions = new Array<CompletionText>(sequences.length);
@@ -96,6 +97,12 @@ function sequenceOf(promptIds: readonly number[], index: number, options: Genera
 }
 
 /** What a sequence reserves. */
+/** The job that these sequences are. */
+export function workloadOf(sequences: readonly Sequence[]): Workload {
+  const shared = sharedPromptTokens(sequences.map(({ promptIds }) => promptIds));
+  return { ...workloadFromSequences(sequences.map(lengthOf)), ...(shared > 0 && { sharedPromptTokens: shared }) };
+}
+
 export function lengthOf({ promptIds, maxTokens }: Sequence): SequenceLength {
   return { promptTokens: promptIds.length, genTokens: Math.max(maxTokens, 1) };
 }

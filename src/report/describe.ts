@@ -1,5 +1,5 @@
 /** A run and its policy in words, for the head of a report. */
-import type { Policy, TensorClass } from '../policy/policy.js';
+import { isDiagonal, type Policy, type TensorClass } from '../policy/policy.js';
 import { TIERS } from '../tiers.js';
 import { formatBytes } from '../units.js';
 import { tierLabel } from './comparison.js';
@@ -34,10 +34,15 @@ function sparseWords({ sparseValueFraction = 1 }: Policy): [string, string][] {
   return [['values read', `those of the ${percent} % highest scores; the prediction counts all`]];
 }
 
-/** What the estimate does not know of the prompts; nothing where none begins like another. */
-export function sharedPrefixWords({ sharedPrefixTokens = 0, promptTokens }: RunDocument): string | undefined {
+/** What prompts share, and what the prediction knows of it; nothing where none begins like another. */
+export function sharedPrefixWords(run: RunDocument): string | undefined {
+  const { sharedPrefixTokens = 0, sharedPromptTokens = 0, promptTokens, plan } = run;
   if (sharedPrefixTokens === 0) return undefined;
-  return `${sharedPrefixTokens} of ${promptTokens} prompt tokens taken from prompts that begin alike; the prediction computes them all`;
+  const known =
+    sharedPromptTokens === 0 || isDiagonal(plan.policy)
+      ? 'the prediction computes them all'
+      : `the prediction knows of the first ${sharedPromptTokens}, alike in all prompts`;
+  return `${sharedPrefixTokens} of ${promptTokens} prompt tokens taken from prompts that begin alike; ${known}`;
 }
 
 /** Term and text pairs: model, device, job, batch shape, placements. */

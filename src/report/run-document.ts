@@ -34,6 +34,8 @@ export interface RunDocument {
   readonly numBlocks: number;
   /** Prompt tokens that were not computed, because another prompt begins with them. */
   readonly sharedPrefixTokens?: number;
+  /** Tokens that all prompts begin with: the prediction counts on sharing these. */
+  readonly sharedPromptTokens?: number;
   readonly prefillSeconds: number;
   readonly decodeSeconds: number;
   readonly totalSeconds: number;

@@ -37,6 +37,7 @@ export const runSchema = {
     genTokens: amount,
     numBlocks: amount,
     sharedPrefixTokens: amount,
+    sharedPromptTokens: amount,
     ...measurements,
     capacityBytes: amounts(TIERS),
     placedBytes: {

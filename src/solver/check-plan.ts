@@ -89,9 +89,15 @@ export const planSchema = closed({
     capacityBytes: each(TIERS, amount),
     profile: { type: 'object' },
   }),
-  workload: closed({ promptTokens: positiveCount, genTokens: positiveCount, numSequences: positiveCount }, [
-    'numSequences',
-  ]),
+  workload: closed(
+    {
+      promptTokens: positiveCount,
+      genTokens: positiveCount,
+      numSequences: positiveCount,
+      sharedPromptTokens: positiveCount,
+    },
+    ['numSequences', 'sharedPromptTokens'],
+  ),
   policy: policySchema,
   estimate,
   realised: closed({ placement: policySchema.properties.placement, bytes: perTensorClass(each(TIERS, amount)) }),

@@ -77,7 +77,7 @@ export interface Plan {
     /** The machine as planned for, caps applied: `run` predicts other prompts with it, and paces the emulated links by it. */
     readonly profile: HardwareProfile;
   };
-  readonly workload: Pick<Workload, 'promptTokens' | 'genTokens' | 'numSequences'>;
+  readonly workload: Omit<Workload, 'sequences'>;
   readonly policy: Policy;
   /** Of the policy as it is realised. */
   readonly estimate: Estimate;

@@ -158,7 +158,7 @@ export class Planner {
     const secondsOn = (changed: HardwareProfile): number =>
       this.modelOn(changed).estimateRealised(policy).totalSeconds();
     const sensitivity = await this.sensitivity(best);
-    const { promptTokens, genTokens, numSequences } = workload;
+    const { promptTokens, genTokens, numSequences, sharedPromptTokens } = workload;
     return {
       schemaVersion: 1,
       source: 'estimated',
@@ -169,7 +169,12 @@ export class Planner {
         capacityBytes: capacityBytes(hardware),
         profile: hardware,
       },
-      workload: { promptTokens, genTokens, ...(numSequences !== undefined && { numSequences }) },
+      workload: {
+        promptTokens,
+        genTokens,
+        ...(numSequences !== undefined && { numSequences }),
+        ...(sharedPromptTokens !== undefined && { sharedPromptTokens }),
+      },
       policy,
       estimate: realised,
       realised: { placement, bytes },

@@ -13,6 +13,8 @@ export interface JobSequences {
   readonly alike: boolean;
   /** Each length that occurs, at least once. */
   readonly lengths: readonly SequenceLength[];
+  /** All prompts begin with the same so many tokens, which the first of a block computes for all. */
+  readonly sharedPromptTokens: number;
   sum(amount: Amount, first: number, end: number): number;
   /** The most that a sequence of the stretch generates; 0 of an empty one. */
   mostGenTokens(first: number, end: number): number;
@@ -31,7 +33,10 @@ const known = new WeakMap<Workload, JobSequences>();
 export function jobSequences(workload: Workload): JobSequences {
   let sequences = known.get(workload);
   if (!sequences) {
-    sequences = workload.sequences ? new ListedSequences(workload.sequences) : new AlikeSequences(workload);
+    const { sharedPromptTokens = 0 } = workload;
+    sequences = workload.sequences
+      ? new ListedSequences(workload.sequences, sharedPromptTokens)
+      : new AlikeSequences(workload, sharedPromptTokens);
     known.set(workload, sequences);
   }
   return sequences;
@@ -41,7 +46,10 @@ class AlikeSequences implements JobSequences {
   readonly alike = true;
   readonly lengths: readonly SequenceLength[];
 
-  constructor(private readonly length: SequenceLength) {
+  constructor(
+    private readonly length: SequenceLength,
+    readonly sharedPromptTokens: number,
+  ) {
     this.lengths = [length];
   }
 
@@ -68,7 +76,10 @@ class ListedSequences implements JobSequences {
 
   readonly #genTokens = new Map<number, readonly GenTokensCount[]>();
 
-  constructor(readonly lengths: readonly SequenceLength[]) {}
+  constructor(
+    readonly lengths: readonly SequenceLength[],
+    readonly sharedPromptTokens: number,
+  ) {}
 
   sum(amount: Amount, first: number, end: number): number {
     const sums = this.#sumsOf(amount);

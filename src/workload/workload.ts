@@ -14,4 +14,6 @@ export interface Workload {
   /** Absent: as many as wanted (plan for throughput of full blocks). */
   readonly numSequences?: number;
   readonly sequences?: readonly SequenceLength[];
+  /** Tokens that all prompts begin with, as far as the engine shares them. Absent: 0. */
+  readonly sharedPromptTokens?: number;
 }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
-import { preparePrompts, readPromptFile, sequenceLengths, sequenceOf } from '../../src/batch/prompt-file.js';
+import { preparePrompts, readPromptFile, sequenceOf, workloadOfRequests } from '../../src/batch/prompt-file.js';
 import { loadModelConfig } from '../../src/engine/model-folder.js';
 import { loadTokenizer } from '../../src/engine/tokenizer.js';
 
@@ -24,7 +24,7 @@ test('the example file', async () => {
     completions: { promptIds: number[] }[];
   };
   expected.completions.forEach(({ promptIds }, i) => expect(file.requests[i]!.promptIds).toEqual(promptIds));
-  expect(sequenceLengths(file, model)[0]).toEqual({
+  expect(workloadOfRequests(file, model).sequences![0]).toEqual({
     promptTokens: expected.completions[0]!.promptIds.length,
     genTokens: 16,
   });

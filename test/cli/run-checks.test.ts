@@ -34,15 +34,15 @@ describe('checkLengths', () => {
   const plan = { workload: { promptTokens: 32, genTokens: 8 } } as Plan;
 
   it('takes prompts up to the planned lengths', () => {
-    expect(() => checkLengths(plan, [{ promptTokens: 32, genTokens: 8 }])).not.toThrow();
+    expect(() => checkLengths(plan, { promptTokens: 32, genTokens: 8 })).not.toThrow();
   });
 
   it.each([
     [{ promptTokens: 33, genTokens: 8 }, 'promptTokens 32, got one of 33'],
     [{ promptTokens: 1, genTokens: 9 }, 'genTokens 8, got one of 9'],
-  ])('refuses %o and says how to plan anew', (sequence, message) => {
-    expect(() => checkLengths(plan, [{ promptTokens: 1, genTokens: 1 }, sequence])).toThrow(message);
-    expect(() => checkLengths(plan, [sequence])).toThrow('flexplan optimize --input');
+  ])('refuses %o and says how to plan anew', (job, message) => {
+    expect(() => checkLengths(plan, job)).toThrow(message);
+    expect(() => checkLengths(plan, job)).toThrow('flexplan optimize --input');
   });
 });
 

@@ -2,7 +2,7 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { estimate } from '../../src/cost-model/estimate.js';
-import { lengthOf } from '../../src/engine/generate.js';
+import { lengthOf, workloadOf } from '../../src/engine/generate.js';
 import { everythingInMemory } from '../../src/engine/default-policy.js';
 import type { RunResult } from '../../src/engine/engine.js';
 import type { ModelConfig } from '../../src/models/model-config.js';
@@ -88,10 +88,7 @@ describeNative('estimate against engine', () => {
         // Embedding rows are the one thing that is not estimated to the byte.
         const placement = { ...any.placement, weights: device === 'cpu' ? ON_CPU : ON_GPU };
         const policy: Policy = { ...any, placement, schedule };
-        const { result } = await runOnce(folder, longSequences, {
-          ...{ policy, device, workload: longWorkload, capacityBytes: { gpu: 1e9 } },
-          linkBytesPerSecond: { cpuToGpu: 5e9, gpuToCpu: 5e9 },
-        });
+        const { result } = await runOnce(folder, longSequences, onDevice(device, policy, longWorkload));
         expect(result.sequences).toEqual(expected.sequences);
         const estimateOf = (model: ModelConfig) =>
           estimate(model, machine(device), longWorkload, policy, { realised: true }).trafficBytes;
@@ -110,22 +107,40 @@ describeNative('estimate against engine', () => {
         ),
         { numRuns: 16 },
       );
-      console.log('saved', saved);
-      console.log('saved', saved);
       expect(saved).toBeGreaterThan(4);
     },
     60_000,
   );
+
+  it('prompts that begin alike: the hidden states that are left to move', async () => {
+    const folder = await fixtureFolder('llama-tiny-bf16');
+    const common = 24;
+    const alike = sequences.map(({ promptIds, maxTokens }, n) =>
+      greedy([...Array.from({ length: common }, (_, t) => 7 * t + 5), n, ...promptIds], maxTokens),
+    );
+    const job = workloadOf(alike);
+    expect(job.sharedPromptTokens).toBe(common);
+    let moved = 0;
+    const compare = async ({ device, policy: any }: Case) => {
+      const placement = { ...any.placement, weights: device === 'cpu' ? ON_CPU : ON_GPU, activations: ON_CPU };
+      const policy: Policy = { ...any, placement };
+      const { result } = await runOnce(folder, alike, onDevice(device, policy, job));
+      expect(result.sharedPrefixTokens).toBe(common * (alike.length - result.numBlocks));
+      const { trafficBytes } = estimate(folder.model, machine(device), job, policy, { realised: true });
+      for (const link of LINKS)
+        expect(Math.round(bothPhases(trafficBytes, link))).toBe(bothPhases(result.trafficBytes, link));
+      moved += result.trafficBytes.prefill.cpuToGpu;
+    };
+    await fc.assert(fc.asyncProperty(arbitraryCase({ weightBits: 16, kvCacheBits: 16 }), compare), { numRuns: 8 });
+    expect(moved).toBeGreaterThan(0);
+  }, 60_000);
 
   it('sparse attention: peaks never above the estimate, scores included', async () => {
     const folder = await fixtureFolder('llama-tiny-bf16');
     let larger = 0;
     const compare = async ({ device, policy: dense }: Case, schedule: Schedule) => {
       const policy: Policy = { ...dense, schedule, sparseValueFraction: 0.3 };
-      const { result } = await runOnce(folder, longSequences, {
-        ...{ policy, device, workload: longWorkload, capacityBytes: { gpu: 1e9 } },
-        linkBytesPerSecond: { cpuToGpu: 5e9, gpuToCpu: 5e9 },
-      });
+      const { result } = await runOnce(folder, longSequences, onDevice(device, policy, longWorkload));
       const peaksOf = (any: Policy) =>
         estimate(folder.model, machine(device), longWorkload, any, { realised: true }).peakBytes;
       const peaks = peaksOf(policy);

@@ -6,6 +6,7 @@ import {
   loadedRows,
   newTokens,
   prefillLoad,
+  prefillPairs,
   wholeDecodeLoad,
   type StepLoad,
 } from '../../src/cost-model/loads.js';
@@ -71,7 +72,7 @@ function countStepByStep({ set, range }: StepLoad, workload: Workload) {
 function expectCounted(load: StepLoad, workload: Workload): void {
   const counted = countStepByStep(load, workload);
   expect(load.numRuns).toBe(counted.runs);
-  expect(totalOf(load.set, newTokens(load.range))).toBe(counted.tokens);
+  expect(totalOf(load.set, newTokens(load))).toBe(counted.tokens);
   expect(windows.map((size) => totalOf(load.set, loadedRows(load.range, size)))).toEqual(counted.loaded);
   expect(totalOf(load.set, attendedRows(load.range, window))).toBe(counted.attended);
   const launches = load.launches.map(({ tokens, sequences, count }) => [`${tokens} of ${sequences}`, count] as const);
@@ -94,6 +95,34 @@ describe('loads', () => {
       }),
     );
     expect(segments).toBeGreaterThan(100);
+  });
+
+  it('have what all prompts begin with once a block', () => {
+    let shared = 0;
+    fc.assert(
+      fc.property(anyLongWorkload, anyShape, fc.nat(1), (workload, shape, longest) => {
+        const lengths = workload.sequences ?? [workload];
+        const most = Math.min(...lengths.map(({ promptTokens }) => promptTokens)) - 1;
+        const sharedPromptTokens = longest === 0 ? most : Math.floor(most / 2);
+        for (const set of blockSets({ ...workload, sharedPromptTokens }, shape)) {
+          const counted = { tokens: 0, pairs: 0 };
+          for (const { count, sequences } of blocksOf(set, workload))
+            sequences.forEach(({ promptTokens }, n) => {
+              const first = n === 0 ? 0 : sharedPromptTokens;
+              shared += first;
+              counted.tokens += count * (promptTokens - first);
+              for (let t = first; t < promptTokens; t++) counted.pairs += count * Math.min(t + 1, window);
+            });
+          const load = prefillLoad(set);
+          expect(totalOf(set, newTokens(load))).toBeCloseTo(counted.tokens, 6);
+          expect(prefillPairs(set, window)).toBeCloseTo(counted.pairs, 6);
+          const launched = load.launches.reduce((sum, { tokens, count }) => sum + tokens * count, 0);
+          const numLaunches = load.launches.reduce((sum, { count }) => sum + count, 0);
+          expect(Math.abs(launched - counted.tokens)).toBeLessThanOrEqual(numLaunches / 2); // rounded
+        }
+      }),
+    );
+    expect(shared).toBeGreaterThan(1000);
   });
 
   it('of picked slots are those of the sequences that sit there', () => {

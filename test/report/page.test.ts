@@ -25,7 +25,12 @@ describe('reportPage', () => {
 
   it('says what the prediction does not know: prompts that begin alike', () => {
     const run = { ...sampleRun, promptTokens: 3072, sharedPrefixTokens: 1200 };
-    expect(reportPage([{ name: 'demo', run }], images)).toContain('1200 of 3072 prompt tokens taken from prompts');
+    expect(reportPage([{ name: 'demo', run }], images)).toContain(
+      '1200 of 3072 prompt tokens taken from prompts that begin alike; the prediction computes them all',
+    );
+    expect(reportPage([{ name: 'demo', run: { ...run, sharedPromptTokens: 16 } }], images)).toContain(
+      'the prediction knows of the first 16',
+    );
     expect(reportPage([{ name: 'demo', run: sampleRun }], images)).not.toContain('begin alike');
   });
 
