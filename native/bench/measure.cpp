@@ -70,7 +70,8 @@ class AttentionRun {
         out_(size(setting.sequences * queries_ * width_) * sizeof(float)) {}
 
   void run(const std::byte* kv) {
-    const auto sequenceBytes = setting_.tokens * static_cast<int64_t>(cpu::kvRowBytes(setting_.kvType, setting_.numKvHeads, setting_.headDim));
+    const auto sequenceBytes =
+        setting_.tokens * static_cast<int64_t>(cpu::kvRowBytes(setting_.kvType, setting_.numKvHeads, setting_.headDim));
     pages_.clear();
     sequences_.clear();
     for (int64_t i = 0; i < setting_.sequences; ++i) pages_.push_back(kv + i * sequenceBytes);
@@ -131,8 +132,9 @@ Samples measureAttention(const AttentionSetting& setting, int repetitions, int n
   for (const int64_t value : {setting.sequences, setting.tokens, setting.numHeads, setting.numKvHeads, setting.headDim})
     expectPositive("sequences, tokens, heads and head size", value);
   if (setting.numHeads % setting.numKvHeads != 0)
-    throw Error(ErrorCode::kBadInput, "expected numHeads to be a multiple of numKvHeads, got " + std::to_string(setting.numHeads) +
-                                          " and " + std::to_string(setting.numKvHeads) + "; correct one of them");
+    throw Error(ErrorCode::kBadInput, "expected numHeads to be a multiple of numKvHeads, got " +
+                                          std::to_string(setting.numHeads) + " and " +
+                                          std::to_string(setting.numKvHeads) + "; correct one of them");
   expectPositive("repetitions", repetitions);
   ThreadPool pool(numThreads);
   // A KV row is 2 * numKvHeads rows of headDim values, each padded as the cache pads a head.

@@ -1,5 +1,6 @@
-// Measures the CPU's kernels as the engine calls them. Operands rotate through more memory than the last-level cache holds, so that
-// no repetition finds its weights or KV cached. Monotonic clock; warm-up before the first sample; the caller takes median and spread.
+// Measures the CPU's kernels as the engine calls them. Operands rotate through more memory than the last-level cache
+// holds, so that no repetition finds its weights or KV cached. Monotonic clock; warm-up before the first sample; the
+// caller takes median and spread.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@ struct Samples {
 
 enum class Phase { kPrefill, kDecode };
 
-// numThreads: as for ThreadPool. All throw Error kBadInput for sizes below 1 and kOutOfMemory when the operands do not fit.
+// numThreads: as for ThreadPool. All throw Error kBadInput for sizes below 1 and kOutOfMemory when the operands do not
+// fit.
 
 // All threads read `bytes` of memory with the widest loads. work: bytes.
 Samples measureMemoryRead(int64_t bytes, int repetitions, int numThreads);
@@ -38,8 +40,8 @@ struct AttentionSetting {
 // Prefill: work = FLOPs of the (query, key) pairs that causality allows. Decode: work = KV bytes.
 Samples measureAttention(const AttentionSetting& setting, int repetitions, int numThreads);
 
-// What parallel loops cost beyond their work: many in a row, or (pauseSeconds > 0) one after the caller has slept so long, as when a
-// task has waited for its inputs and the pool's threads have parked. work: launches.
+// What parallel loops cost beyond their work: many in a row, or (pauseSeconds > 0) one after the caller has slept so
+// long, as when a task has waited for its inputs and the pool's threads have parked. work: launches.
 Samples measureLaunch(double pauseSeconds, int repetitions, int numThreads);
 
 }  // namespace flexplan::bench

@@ -1,5 +1,5 @@
-// Measures a device through the operations that the engine gives it: queued one after the other, as the engine queues them, and
-// awaited at the end. Operands rotate through more memory than a GPU's cache holds.
+// Measures a device through the operations that the engine gives it: queued one after the other, as the engine queues
+// them, and awaited at the end. Operands rotate through more memory than a GPU's cache holds.
 #pragma once
 
 #include "bench/measure.h"
@@ -17,8 +17,8 @@ class DeviceMeter {
   Samples memoryCopy(int64_t bytes, int repetitions);
   Samples matmul(const MatmulSetting& setting, int repetitions);
   Samples attention(const AttentionSetting& setting, int repetitions);
-  // An operation on next to nothing: one of many in a row, or (pauseSeconds > 0) one alone that is awaited, after the device
-  // has had nothing to do for so long. work: launches.
+  // An operation on next to nothing: one of many in a row, or (pauseSeconds > 0) one alone that is awaited, after the
+  // device has had nothing to do for so long. work: launches.
   Samples launch(double pauseSeconds, int repetitions);
 
  private:

@@ -1,4 +1,5 @@
-# The Node addon: build/Release/flexplan.node. The headers are npm packages, so nothing is fetched and no Node source is needed.
+# The Node addon: build/Release/flexplan.node. The headers are npm packages, so nothing is fetched and no Node source is
+# needed.
 foreach(package node-api-headers node-addon-api)
   execute_process(
     COMMAND node -p "require('${package}').include_dir"

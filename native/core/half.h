@@ -1,4 +1,5 @@
-// fp16 and bf16 in software: the meaning that the vector kernels' conversions share. Round to nearest even; NaN stays NaN.
+// fp16 and bf16 in software: the meaning that the vector kernels' conversions share. Round to nearest even; NaN stays
+// NaN.
 #pragma once
 
 #include <bit>
@@ -17,7 +18,8 @@ inline float float16ToFloat(uint16_t half) {
     const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
     return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | sign);
   }
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa != 0 ? 0x400000u | mantissa << 13 : 0));
+  if (exponent == 31)
+    return std::bit_cast<float>(sign | 0x7f800000u | (mantissa != 0 ? 0x400000u | mantissa << 13 : 0));
   return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 

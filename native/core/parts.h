@@ -7,7 +7,8 @@
 
 namespace flexplan {
 
-// use(item, itemBegin, first, end) for each item with a part in [begin, end): it begins at itemBegin, and its own [first, end) lie there.
+// use(item, itemBegin, first, end) for each item with a part in [begin, end): it begins at itemBegin, and its own
+// [first, end) lie there.
 template <typename Item, typename SizeOf, typename Use>
 void forEachPart(std::span<const Item> items, int64_t begin, int64_t end, SizeOf&& sizeOf, Use&& use) {
   int64_t itemBegin = 0;

@@ -21,9 +21,9 @@ class ThreadPool {
 
   int numThreads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(begin, end) for disjoint ranges that cover [0, count), each of `grain` indices but the last, in any order and
-  // on any of the threads. Returns when all are done. The first exception thrown by a body is rethrown here; ranges not begun
-  // by then are skipped.
+  // Calls body(begin, end) for disjoint ranges that cover [0, count), each of `grain` indices but the last, in any
+  // order and on any of the threads. Returns when all are done. The first exception thrown by a body is rethrown here;
+  // ranges not begun by then are skipped.
   template <typename Body>
   void parallelFor(int64_t count, int64_t grain, Body&& body) {
     using Plain = std::remove_reference_t<Body>;

@@ -1,5 +1,6 @@
-// Attention that reads few rows of V (AttentionShape::sparseValueFraction < 1), part of attention-inl.h. The scores of all positions
-// are kept, so that the highest can be found; the softmax is the dense one, chunk by chunk, and only then rows of V are left out.
+// Attention that reads few rows of V (AttentionShape::sparseValueFraction < 1), part of attention-inl.h. The scores of
+// all positions are kept, so that the highest can be found; the softmax is the dense one, chunk by chunk, and only then
+// rows of V are left out.
 
 // Integers in the order of the scores; both zeros are the same.
 inline uint32_t orderedKey(float score) {
@@ -34,7 +35,8 @@ inline float highestScore(const float* scores, Range range) {
   return maxLane(highest);
 }
 
-// Adds the kept rows of V of one query row, in the order of positions. `scores` [positions of `all`] are probabilities by now.
+// Adds the kept rows of V of one query row, in the order of positions. `scores` [positions of `all`] are probabilities
+// by now.
 template <DataType kType>
 void addKeptValues(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range all, Range range,
                    const float* scores, float* output) {
@@ -52,7 +54,8 @@ void addKeptValues(const AttentionUnit& u, const AttentionScratch& s, int64_t kv
 }
 
 // One query row; its scores lie from the first of `all` positions on.
-void attendRowSparsely(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, int64_t rowOfHead, Range all) {
+void attendRowSparsely(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, int64_t rowOfHead,
+                       Range all) {
   const int64_t row = (kvHead - u.kvHeadBegin) * s.rowsPerKvHead + rowOfHead;
   float* scores = s.scores + rowOfHead * s.scoreStride;
   float* output = s.outputs + row * s.dim;
@@ -70,7 +73,8 @@ void attendRowSparsely(const AttentionUnit& u, const AttentionScratch& s, int64_
 void attendSparsely(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range all) {
   for (int64_t p = all.begin; p < all.end; p += kAttentionChunk) {
     const int64_t next = p + kAttentionChunk;
-    if (next < all.end) prefetchRows(kvRow(u, next) + kvHead * u.headBytes, smaller(kAttentionChunk, all.end - next), u);
+    if (next < all.end)
+      prefetchRows(kvRow(u, next) + kvHead * u.headBytes, smaller(kAttentionChunk, all.end - next), u);
     scoreChunk(u, s, kvHead, {p, smaller(next, all.end)}, s.scores + (p - all.begin), s.scoreStride);
   }
   for (int64_t row = 0; row < s.rowsPerKvHead; ++row) attendRowSparsely(u, s, kvHead, row, all);

@@ -53,8 +53,9 @@ const Kernels* choose() {
     if (std::string(set->name) == wanted) return set;
     names += names.empty() ? set->name : std::string(", ") + set->name;
   }
-  throw Error(ErrorCode::kBadInput, "expected FLEXPLAN_ISA to be one of " + names + " (all that this machine can run), got \"" +
-                                        wanted + "\"; correct it or unset it");
+  throw Error(ErrorCode::kBadInput, "expected FLEXPLAN_ISA to be one of " + names +
+                                        " (all that this machine can run), got \"" + wanted +
+                                        "\"; correct it or unset it");
 }
 
 std::atomic<const Kernels*>& current() {

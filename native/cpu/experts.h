@@ -7,7 +7,7 @@ namespace flexplan::cpu {
 
 struct Routing {
   int64_t numExperts, numActive;  // active: of each token, 0 < numActive <= numExperts
-  bool normalize;                 // the weights of a token sum to 1; else they are those of the softmax over all experts
+  bool normalize;  // the weights of a token sum to 1; else they are those of the softmax over all experts
 };
 
 // An expert row is a token that goes through an expert. Rows are sorted by expert, those of one expert by token.
@@ -20,8 +20,8 @@ struct ExpertRows {
 };
 constexpr int64_t expertRowsWords(int64_t numRows, int64_t numExperts) { return numExperts + 4 * numRows; }
 
-// Each token's numActive experts are those with the highest scores [tokens, numExperts], of equal ones the lower; a NaN is
-// the lowest score. Their weights: softmax(scores).
+// Each token's numActive experts are those with the highest scores [tokens, numExperts], of equal ones the lower; a NaN
+// is the lowest score. Their weights: softmax(scores).
 void route(const float* scores, int64_t tokens, const Routing& routing, const ExpertRows& out);
 
 }  // namespace flexplan::cpu

@@ -1,4 +1,5 @@
-// Stands in for avx512-bf16 where tests run without that instruction: the same source, its dot product in two multiply-adds.
+// Stands in for avx512-bf16 where tests run without that instruction: the same source, its dot product in two
+// multiply-adds.
 #define FLEXPLAN_ISA avx512softbf16
 #define FLEXPLAN_PAIRS
 #include "cpu/vec_avx512.h"

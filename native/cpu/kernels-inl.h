@@ -1,6 +1,7 @@
-// The kernels, written once and compiled once per ISA inside that ISA's namespace: each isa_*.cpp includes its vec_*.h, defines
-// FLEXPLAN_ISA as the namespace's name, and includes this file. What must not appear here: anything inline from outside the
-// namespace (std:: templates too), because the linker keeps one copy of those and could keep the one with the wrong instructions.
+// The kernels, written once and compiled once per ISA inside that ISA's namespace: each isa_*.cpp includes its vec_*.h,
+// defines FLEXPLAN_ISA as the namespace's name, and includes this file. What must not appear here: anything inline from
+// outside the namespace (std:: templates too), because the linker keeps one copy of those and could keep the one with
+// the wrong instructions.
 #include "cpu/kernels.h"
 #include "quant/int4.h"
 #include "quant/int4_fit.h"
@@ -49,7 +50,7 @@ inline void decodeGroup(const std::byte* p, Vec out[kGroupVecs]) {
   }
 }
 
-// ---- Units: what one 32-bit lane holds for a product --------------------------------------------------------------------
+// ---- Units: what one 32-bit lane holds for a product ----------------------------------------------------------------
 
 // One column in fp32.
 struct FloatUnits {
@@ -91,8 +92,8 @@ constexpr bool multipliesPairs(DataType weight) { return weight == DataType::kBF
 constexpr bool multipliesPairs(DataType) { return false; }
 #endif
 
-// Calls body.operator()<Units, kType>(). pairs: only for weights that are multiplied so. Not for 4-bit weights, which are multiplied
-// in 8 bits (product_int8-inl.h): only attention multiplies such rows in fp32.
+// Calls body.operator()<Units, kType>(). pairs: only for weights that are multiplied so. Not for 4-bit weights, which
+// are multiplied in 8 bits (product_int8-inl.h): only attention multiplies such rows in fp32.
 template <typename Body>
 inline void withUnits(DataType weight, [[maybe_unused]] bool pairs, Body&& body) {
   withType(weight, [&]<DataType kType>() {
@@ -112,8 +113,8 @@ inline Vec decodePartial(const std::byte* p, int64_t n) {
   return Units::template decodeVec<kType>(last);
 }
 
-// The last n < 64 columns of a row, reading no byte behind them. Fills the vectors that hold one of them; columns behind are
-// zero (kInt4: the group's padding).
+// The last n < 64 columns of a row, reading no byte behind them. Fills the vectors that hold one of them; columns
+// behind are zero (kInt4: the group's padding).
 template <typename Units, DataType kType>
 inline void decodeTail(const std::byte* p, int64_t n, Vec out[Units::kVecs]) {
   if constexpr (kType == DataType::kInt4) {
@@ -127,7 +128,7 @@ inline void decodeTail(const std::byte* p, int64_t n, Vec out[Units::kVecs]) {
 
 #include "cpu/product-inl.h"
 
-// ---- Storage <-> fp32 ------------------------------------------------------------------------------------------------
+// ---- Storage <-> fp32 -----------------------------------------------------------------------------------------------
 
 // Writes whole vectors.
 template <DataType kType>
@@ -177,10 +178,10 @@ void fromFloat(DataType to, const float* row, int64_t cols, std::byte* out) {
   }
 }
 
-// ---- Functions of one value -------------------------------------------------------------------------------------------
+// ---- Functions of one value -----------------------------------------------------------------------------------------
 
-// e^x = 2^n e^r, n whole, |r| <= ln(2) / 2: Taylor series to r^7, relative error below 1e-8 before rounding. x is clamped to where
-// 2^n is a normal number; NaN stays NaN (it is the second operand).
+// e^x = 2^n e^r, n whole, |r| <= ln(2) / 2: Taylor series to r^7, relative error below 1e-8 before rounding. x is
+// clamped to where 2^n is a normal number; NaN stays NaN (it is the second operand).
 inline Vec exponential(Vec x) {
   x = min(set1(88.3f), max(set1(-87.3f), x));
   const Vec n = round(mul(x, set1(1.44269504f)));
@@ -194,8 +195,8 @@ inline Vec exponential(Vec x) {
 
 inline Vec sigmoid(Vec x) { return div(set1(1.0f), add(set1(1.0f), exponential(sub(zero(), x)))); }
 
-// x Phi(x), Phi the normal distribution. For z = |x| / sqrt(2) and t = 1 / (1 + z / 2), erfc(z) = t e^(P(t) - z^2) with P
-// interpolated at Chebyshev nodes of 2/15 <= t <= 1: relative error of erfc below 1e-7 before rounding.
+// x Phi(x), Phi the normal distribution. For z = |x| / sqrt(2) and t = 1 / (1 + z / 2), erfc(z) = t e^(P(t) - z^2) with
+// P interpolated at Chebyshev nodes of 2/15 <= t <= 1: relative error of erfc below 1e-7 before rounding.
 inline Vec gelu(Vec x) {
   constexpr float kP[] = {0.167110807f,  -0.799341133f, 1.42959598f,  -1.05039901f, 0.204253058f,
                           -0.144919677f, 0.0824400394f, 0.377064131f, 0.999693239f, -1.26549737f};
@@ -239,7 +240,7 @@ void addAll(const float* x, int64_t count, float* y) {
     storeUpTo(y + i, count - i, add(loadUpTo(x + i, count - i), loadUpTo(y + i, count - i)));
 }
 
-// ---- Functions of one token -------------------------------------------------------------------------------------------
+// ---- Functions of one token -----------------------------------------------------------------------------------------
 
 inline float sumOf(const float* x, int64_t size) {
   Vec sum = zero();
@@ -310,8 +311,9 @@ uint64_t readMemory(const std::byte* data, size_t bytes) {
 #include "cpu/attention-inl.h"
 
 constexpr Kernels makeKernels(const char* name) {
-  return {name,    tokenLayout, packTokens, multiply, attend, attentionScratchFloats, toFloat, fromFloat, fitInt4, layerNorm,
-          rmsNorm, addAll,      activate,   rope,     readMemory};
+  return {name,     tokenLayout, packTokens, multiply,  attend,  attentionScratchFloats,
+          toFloat,  fromFloat,   fitInt4,    layerNorm, rmsNorm, addAll,
+          activate, rope,        readMemory};
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// One kernel set: what each ISA provides. Serial pieces of the operations in ops.h; ops.cpp cuts the work and spreads it over
-// threads. Nothing inline is shared between the ISAs' translation units, so that the linker cannot mix their code.
+// One kernel set: what each ISA provides. Serial pieces of the operations in ops.h; ops.cpp cuts the work and spreads
+// it over threads. Nothing inline is shared between the ISAs' translation units, so that the linker cannot mix their
+// code.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +10,9 @@
 
 namespace flexplan::cpu {
 
-// Units (columns, or pairs of columns: see product-inl.h) whose products are summed before they are added to the output: each
-// output element is the sum over such blocks, in order. Fixed, because the order of additions is part of the result.
+// Units (columns, or pairs of columns: see product-inl.h) whose products are summed before they are added to the
+// output: each output element is the sum over such blocks, in order. Fixed, because the order of additions is part of
+// the result.
 constexpr int64_t kBlockUnits = 512;
 // Rows of which a block is packed at a time and then used by all tokens: 132 KiB, which stay in the L2 cache.
 constexpr int64_t kPanelRows = 64;
@@ -25,8 +27,9 @@ struct RowBlock {
   int64_t rows, cols;
 };
 
-// What lies next to what: tokens as rows, tiles of a vector of units of each of its tokens after the other, or tiles of transposed
-// tokens: unit after unit, slot by slot (see product-inl.h); tiles of groups in 8 bits (see product_int8-inl.h).
+// What lies next to what: tokens as rows, tiles of a vector of units of each of its tokens after the other, or tiles of
+// transposed tokens: unit after unit, slot by slot (see product-inl.h); tiles of groups in 8 bits (see
+// product_int8-inl.h).
 enum class TokenOrder { kRows, kUnits, kTokens, kInt8Groups };
 
 // How the tokens of a product lie in memory. A kernel set knows best.
@@ -68,7 +71,8 @@ struct Kernels {
   // For a product of `tokens` tokens (and for all pieces of it); exact: tokens stay fp32.
   TokenLayout (*tokenLayout)(DataType weight, int64_t tokens, int64_t cols, bool exact);
   // Tokens from the beginning of a tile.
-  void (*packTokens)(const float* x, int64_t xStride, int64_t tokens, int64_t cols, const TokenLayout& layout, float* out);
+  void (*packTokens)(const float* x, int64_t xStride, int64_t tokens, int64_t cols, const TokenLayout& layout,
+                     float* out);
   void (*multiply)(const Product& product);
   void (*attend)(const AttentionUnit& unit);
   int64_t (*attentionScratchFloats)(const AttentionUnit& unit);  // its scratch need not be there yet
@@ -89,7 +93,8 @@ struct Kernels {
 
 // Best last. Never empty: the generic set is always there.
 std::span<const Kernels* const> availableKernels();
-// The set in use: the best, or the one that FLEXPLAN_ISA names. Throws Error kBadInput when this machine cannot run that.
+// The set in use: the best, or the one that FLEXPLAN_ISA names. Throws Error kBadInput when this machine cannot run
+// that.
 const Kernels& kernels();
 // Uses another of availableKernels() from now on. For tests and measurements; not while kernels run.
 void useKernels(const Kernels& kernels);

@@ -82,8 +82,8 @@ struct PackedTokens {
     data = to;
     pool.parallelFor(numTiles(), rowGrain(layout.tileTokens * cols), [&](int64_t begin, int64_t end) {
       const int64_t token = begin * layout.tileTokens;
-      kernels().packTokens(from + token * fromStride, fromStride, std::min(end * layout.tileTokens, tokens) - token, cols, layout,
-                           to + begin * layout.stride);
+      kernels().packTokens(from + token * fromStride, fromStride, std::min(end * layout.tileTokens, tokens) - token,
+                           cols, layout, to + begin * layout.stride);
     });
   }
 };
@@ -131,10 +131,13 @@ class PackedMatmuls {
   }
 
   std::span<const Matmul> ops() const { return ops_; }
-  const PackedTokens& tokensOf(const Matmul& op) const { return packed_[packedOf_[static_cast<size_t>(&op - ops_.data())]]; }
+  const PackedTokens& tokensOf(const Matmul& op) const {
+    return packed_[packedOf_[static_cast<size_t>(&op - ops_.data())]];
+  }
   // Whether weights are packed, too.
   bool inTiles() const {
-    return std::any_of(packed_.begin(), packed_.end(), [](const PackedTokens& p) { return p.layout.transposesWeights(); });
+    return std::any_of(packed_.begin(), packed_.end(),
+                       [](const PackedTokens& p) { return p.layout.transposesWeights(); });
   }
   int64_t mostTiles() const {
     int64_t most = 1;
@@ -149,7 +152,8 @@ class PackedMatmuls {
   std::vector<size_t> packedOf_;
 };
 
-// How a set of matmuls is cut: pieces of rowsPerPiece rows (of one WeightPiece) by one of numTokenPieces equal runs of tiles.
+// How a set of matmuls is cut: pieces of rowsPerPiece rows (of one WeightPiece) by one of numTokenPieces equal runs of
+// tiles.
 struct MatmulCut {
   int64_t rowsPerPiece, numRowPieces, numTokenPieces;
 };
@@ -160,8 +164,10 @@ MatmulCut cutMatmul(const PackedMatmuls& matmuls, int64_t numThreads) {
   MatmulCut cut{kPanelRows, 0, 1};
   if (!matmuls.inTiles()) {
     int64_t bytes = 1;
-    for (const Matmul& op : ops) bytes = std::max(bytes, static_cast<int64_t>(rowBytes(op.weight.dtype, op.weight.cols)));
-    cut.rowsPerPiece = std::clamp(roundUp(std::min(kStreamBytes / bytes, rows / wanted), kRowStep), kRowStep, kPanelRows);
+    for (const Matmul& op : ops)
+      bytes = std::max(bytes, static_cast<int64_t>(rowBytes(op.weight.dtype, op.weight.cols)));
+    cut.rowsPerPiece =
+        std::clamp(roundUp(std::min(kStreamBytes / bytes, rows / wanted), kRowStep), kRowStep, kPanelRows);
   } else if (rows < wanted * kPanelRows) {
     cut.rowsPerPiece = kPanelRows / 2;
   }
@@ -243,12 +249,14 @@ constexpr int64_t kQueryRows = 64;
 // Fewer when they keep the scores of all positions.
 constexpr int64_t kSparseQueryRows = 8;
 
-AttentionCut cutAttention(const AttentionShape& shape, std::span<const AttentionSequence> sequences, int64_t numThreads) {
+AttentionCut cutAttention(const AttentionShape& shape, std::span<const AttentionSequence> sequences,
+                          int64_t numThreads) {
   const bool decode = std::all_of(sequences.begin(), sequences.end(), [](const auto& s) { return s.numQueries <= 1; });
   const int64_t rows = shape.sparseValueFraction < 1 ? kSparseQueryRows : kQueryRows;
   if (!decode) return {1, std::max<int64_t>(1, rows * shape.numKvHeads / shape.numHeads)};
   // Whole KV rows are contiguous; heads are taken apart only when there are too few sequences to keep all threads busy.
-  const int64_t wanted = ceilDivide(kPiecesPerThread * numThreads, std::max<int64_t>(1, static_cast<int64_t>(sequences.size())));
+  const int64_t wanted =
+      ceilDivide(kPiecesPerThread * numThreads, std::max<int64_t>(1, static_cast<int64_t>(sequences.size())));
   return {ceilDivide(shape.numKvHeads, std::min(wanted, shape.numKvHeads)), 1};
 }
 
@@ -267,7 +275,8 @@ int64_t headBytes(DataType dtype, int64_t headDim) { return static_cast<int64_t>
 class AttentionUnits {
  public:
   AttentionUnits(const AttentionShape& shape, std::span<const AttentionSequence> sequences, AttentionCut cut)
-      : shape_(shape), sequences_(sequences), cut_(cut), headPieces_(ceilDivide(shape.numKvHeads, cut.kvHeadsPerPiece)) {
+      : shape_(shape), sequences_(sequences), cut_(cut),
+        headPieces_(ceilDivide(shape.numKvHeads, cut.kvHeadsPerPiece)) {
     for (const AttentionSequence& s : sequences)
       starts_.push_back(starts_.back() + headPieces_ * ceilDivide(s.numQueries, cut.queriesPerPiece));
   }

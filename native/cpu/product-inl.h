@@ -1,13 +1,14 @@
 // Products of weights and tokens, part of kernels-inl.h.
 //
-// A unit is what one 32-bit lane holds: one fp32 column, or a pair of bf16 columns. The order of additions is the same on both ways
-// below: in a block of kBlockUnits units, lane l chains the products of units l, l + kLanes, ...; the lanes' chains are added as
-// sumLanes says; then the block is added to the output. Few tokens: lanes are units, and weights are multiplied as they lie. Many
-// tokens: lanes are rows, which costs least per multiply-add, but needs weights and tokens transposed.
+// A unit is what one 32-bit lane holds: one fp32 column, or a pair of bf16 columns. The order of additions is the same
+// on both ways below: in a block of kBlockUnits units, lane l chains the products of units l, l + kLanes, ...; the
+// lanes' chains are added as sumLanes says; then the block is added to the output. Few tokens: lanes are units, and
+// weights are multiplied as they lie. Many tokens: lanes are rows, which costs least per multiply-add, but needs
+// weights and tokens transposed.
 
 constexpr int64_t kBlockSteps = kBlockUnits / kLanes;
 
-// ---- Few tokens ----------------------------------------------------------------------------------------------------------
+// ---- Few tokens -----------------------------------------------------------------------------------------------------
 
 // Up to so many tokens are multiplied as rows: memory is the limit.
 constexpr int64_t kMostRows = 4;
@@ -137,12 +138,13 @@ struct Sums {
     float values[kVecs * kLanes];
     for (int i = 0; i < kVecs; ++i) store(values + i * kLanes, sums[i]);
     for (int t = 0; t < smaller(kTokens, numTokens); ++t)
-      __builtin_memcpy(out + t * stride, values + t * kRows, static_cast<size_t>(smaller(kRows, numRows)) * sizeof(float));
+      __builtin_memcpy(out + t * stride, values + t * kRows,
+                       static_cast<size_t>(smaller(kRows, numRows)) * sizeof(float));
   }
 };
 
-// Up to kMostRows tokens: as many rows as make kLanes chains (one token: half as many), whose sums come at once, from their first
-// to their last column.
+// Up to kMostRows tokens: as many rows as make kLanes chains (one token: half as many), whose sums come at once, from
+// their first to their last column.
 template <typename Units, DataType kType, int kTokens>
 void multiplyFewTokens(const Product& p) {
   constexpr int64_t kBlockColumns = kBlockUnits * Units::kColumns;
@@ -175,7 +177,8 @@ float* multiplyTokenTile(const Product& p, int64_t token, int64_t col, float* ke
     chains.addBlock(col / kGroup, cols, sums);
     for (int i = 0; !last && i < TileChains::kSums; ++i) store(kept + i * kLanes, sums[i]);
     if (!last) continue;
-    Sums<kTokens, kRows>::write(sums, p.weight.rows - row, p.tokens - token, p.out + token * p.outStride + row, p.outStride);
+    Sums<kTokens, kRows>::write(sums, p.weight.rows - row, p.tokens - token, p.out + token * p.outStride + row,
+                                p.outStride);
   }
   return kept;
 }
@@ -189,7 +192,8 @@ inline void withTokens(int64_t tokens, Tile&& tile) {
   tile.template operator()<kMost>();
 }
 
-// More tokens: block after block, so that a tile's tokens are read from the L1 cache and the rows come from memory once.
+// More tokens: block after block, so that a tile's tokens are read from the L1 cache and the rows come from memory
+// once.
 template <typename Units, DataType kType>
 void multiplyTokenTiles(const Product& p) {
   withTokens<kFewTileTokens>(p.layout.tileTokens, [&]<int kTokens>() {
@@ -211,7 +215,7 @@ void multiplyRows(const Product& p) {
   multiplyFewTokens<Units, kType, 4>(p);
 }
 
-// ---- Many tokens ---------------------------------------------------------------------------------------------------------
+// ---- Many tokens ----------------------------------------------------------------------------------------------------
 // Both operands are packed as [slot][step][row or token], unit = step * kLanes + laneOfSlot(slot).
 
 constexpr int64_t kTileRows = 2 * kLanes;
@@ -271,8 +275,8 @@ inline void multiplySlot(const TilePair& p, int64_t slot, Vec acc[kTokens][2]) {
   }
 }
 
-// Adds up neighbouring slots, then neighbouring pairs, ...: the tree of sumLanes. waiting[level]: the sum of 2^level slots whose
-// neighbours are still to come.
+// Adds up neighbouring slots, then neighbouring pairs, ...: the tree of sumLanes. waiting[level]: the sum of 2^level
+// slots whose neighbours are still to come.
 template <typename Units, int kTokens>
 void multiplyTile(const TilePair& p, const Output& o) {
   Vec waiting[kLaneLevels + 1][kTokens][2];
@@ -301,7 +305,8 @@ inline void storeSquare(Vec v[kLanes], int64_t rows, int64_t slotStride, float* 
 }
 
 template <typename Units, DataType kType>
-inline void packSquare(const std::byte* const rows[kLanes], int64_t offset, int64_t cols, int64_t slotStride, float* out) {
+inline void packSquare(const std::byte* const rows[kLanes], int64_t offset, int64_t cols, int64_t slotStride,
+                       float* out) {
   constexpr int64_t kBytes = kLanes * Units::kColumns * groupBytes<kType>() / kGroup;
   const bool whole = cols >= kLanes * Units::kColumns;
   Vec v[kLanes];
@@ -324,13 +329,15 @@ void packRows(const std::byte* const rows[kLanes], int64_t cols, int64_t slotStr
       packInt4Group(rows, col / kGroup * kInt4GroupBytes, out + col / kStepColumns * kTileRows, slotStride, kTileRows);
   } else {
     for (int64_t col = 0; col < cols; col += kStepColumns)
-      packSquare<Units, kType>(rows, col * groupBytes<kType>() / kGroup, cols - col, slotStride, out + col / kStepColumns * kTileRows);
+      packSquare<Units, kType>(rows, col * groupBytes<kType>() / kGroup, cols - col, slotStride,
+                               out + col / kStepColumns * kTileRows);
   }
 }
 
 // One block of up to kPanelRows rows. Rows beyond the last one repeat it.
 template <typename Units, DataType kType>
-void packPanel(const RowBlock& w, int64_t row, int64_t rows, int64_t col, int64_t cols, int64_t slotStride, float* panel) {
+void packPanel(const RowBlock& w, int64_t row, int64_t rows, int64_t col, int64_t cols, int64_t slotStride,
+               float* panel) {
   for (int64_t r = 0; r < roundUp(rows, kTileRows); r += kLanes) {
     const std::byte* lanes[kLanes];
     for (int64_t lane = 0; lane < kLanes; ++lane)
@@ -342,7 +349,8 @@ void packPanel(const RowBlock& w, int64_t row, int64_t rows, int64_t col, int64_
 template <typename Units, DataType kType>
 void multiplyPanel(const Product& p, int64_t row, int64_t rows, int64_t col) {
   constexpr int64_t kStepColumns = kLanes * Units::kColumns;
-  const int64_t cols = smaller(kBlockSteps * kStepColumns, p.weight.cols - col), steps = blockSteps<Units>(p.weight.cols);
+  const int64_t cols = smaller(kBlockSteps * kStepColumns, p.weight.cols - col),
+                steps = blockSteps<Units>(p.weight.cols);
   const int64_t weightSlot = slotFloats(steps), tokenSlot = steps * p.layout.tileTokens;
   packPanel<Units, kType>(p.weight, row, rows, col, cols, weightSlot, p.panel);
   const float* x = p.x + col / kStepColumns * kLanes * p.layout.tileTokens;
@@ -381,7 +389,7 @@ void multiply(const Product& p) {
   withUnits(p.weight.dtype, p.layout.pairs, [&]<typename Units, DataType kType>() { multiplyUnits<Units, kType>(p); });
 }
 
-// ---- Tokens ----------------------------------------------------------------------------------------------------------------
+// ---- Tokens ---------------------------------------------------------------------------------------------------------
 
 template <typename Units>
 TokenLayout layoutOf(int64_t tokens, int64_t cols, int64_t mostFew) {
@@ -419,7 +427,8 @@ void packTile(const float* x, int64_t xStride, int64_t tokens, int64_t cols, con
   const int64_t steps = blockSteps<Units>(cols), block = steps * kLanes * layout.tileTokens;
   for (int64_t col = 0; col < cols; col += kStepColumns) {
     Vec v[kLanes];
-    for (int64_t t = 0; t < kLanes; ++t) v[t] = t < tokens ? Units::fromFloats(x + t * xStride + col, cols - col) : zero();
+    for (int64_t t = 0; t < kLanes; ++t)
+      v[t] = t < tokens ? Units::fromFloats(x + t * xStride + col, cols - col) : zero();
     const int64_t step = col / kStepColumns;
     storeSquare(v, layout.tileTokens, steps * layout.tileTokens,
                 out + step / kBlockSteps * block + step % kBlockSteps * layout.tileTokens);

@@ -1,21 +1,23 @@
 // Products of 4-bit weights and tokens rounded to 8 bits, part of kernels-inl.h.
 //
-// In a group g of 64 columns a weight is q · scale + min, q in 0..15, and a token is x ≈ n · unit, n a whole number in -127..127,
-// unit = max |x| / 127. With middle = min + 8 · scale,
+// In a group g of 64 columns a weight is q · scale + min, q in 0..15, and a token is x ≈ n · unit, n a whole number in
+// -127..127, unit = max |x| / 127. With middle = min + 8 · scale,
 //   y = bias + sum over g of unit · (scale · sum of (q - 8) · n + middle · (sum of x) / unit).
-// The sum of whole numbers is exact. What the rounding of tokens does to y does not depend on min, since the sum of x is not
-// rounded; and 8 is where weights around zero have their middle. Groups are added in order, so each y depends on its own operands alone.
+// The sum of whole numbers is exact. What the rounding of tokens does to y does not depend on min, since the sum of x
+// is not rounded; and 8 is where weights around zero have their middle. Groups are added in order, so each y depends on
+// its own operands alone.
 //
-// Lanes are rows. The weights of some vectors of rows are unpacked, some groups at a time, and then used by all tokens at hand;
-// where these are but one tile, straight from the registers.
+// Lanes are rows. The weights of some vectors of rows are unpacked, some groups at a time, and then used by all tokens
+// at hand; where these are but one tile, straight from the registers.
 
-// ---- Tokens ------------------------------------------------------------------------------------------------------------------
+// ---- Tokens ---------------------------------------------------------------------------------------------------------
 
 constexpr int kQuads = kGroup / 4;
 
 // One group of one token. Packed tokens: [tile][group][token of the tile].
 struct TokenGroup {
-  // Of 4 columns each, in the order of a weight group's bytes: quad j < 8 meets the low nibbles of dword j, quad 8 + j the high ones.
+  // Of 4 columns each, in the order of a weight group's bytes: quad j < 8 meets the low nibbles of dword j, quad 8 + j
+  // the high ones.
   int32_t quads[kQuads];
   int32_t start;  // -8 · sum of n
   float unit;     // NaN in, NaN out: where a token has one, or an infinity, `sum` is NaN
@@ -76,7 +78,8 @@ inline void packBatch(const float* x, int64_t groups, TokenGroup* out, int64_t s
   store(perUnit, div(set1(127.0f), largest));
   Vec sum[kLanes], wholeSum[kLanes];
   for (int64_t g = 0; g < kLanes; ++g) sum[g] = wholeSum[g] = zero();
-  for (int64_t g = 0; g < groups; ++g) roundGroup(x + g * kGroup, perUnit[g], out[g * stride].quads, sum[g], wholeSum[g]);
+  for (int64_t g = 0; g < groups; ++g)
+    roundGroup(x + g * kGroup, perUnit[g], out[g * stride].quads, sum[g], wholeSum[g]);
   store(sums, sumLanes(sum));
   store(wholeSums, sumLanes(wholeSum));
   for (int64_t g = 0; g < groups; ++g, out += stride) {
@@ -88,7 +91,8 @@ inline void packBatch(const float* x, int64_t groups, TokenGroup* out, int64_t s
 
 // Columns beyond the last one are zero.
 void packToken(const float* x, int64_t cols, TokenGroup* out, int64_t stride) {
-  for (; cols >= kBatchColumns; cols -= kBatchColumns, x += kBatchColumns, out += kLanes * stride) packBatch(x, kLanes, out, stride);
+  for (; cols >= kBatchColumns; cols -= kBatchColumns, x += kBatchColumns, out += kLanes * stride)
+    packBatch(x, kLanes, out, stride);
   if (cols == 0) return;
   float last[kBatchColumns] = {};
   __builtin_memcpy(last, x, static_cast<size_t>(cols) * sizeof(float));
@@ -107,7 +111,7 @@ void packInt8(const float* x, int64_t xStride, int64_t tokens, int64_t cols, con
   }
 }
 
-// ---- Weights -----------------------------------------------------------------------------------------------------------------
+// ---- Weights --------------------------------------------------------------------------------------------------------
 
 constexpr int64_t kByteTileRows = kByteTileVecs * kLanes;
 
@@ -132,7 +136,7 @@ inline void unpackRows(const std::byte* const rows[kLanes], int64_t offset, int6
   store(out.middle + lane, fma(scale, set1(8.0f), min));
 }
 
-// ---- Products ----------------------------------------------------------------------------------------------------------------
+// ---- Products -------------------------------------------------------------------------------------------------------
 
 // sums: [kTokens][kByteTileRows], of which kVecs vectors of rows count.
 template <int kVecs, int kTokens>
@@ -227,7 +231,8 @@ struct BytePass {
     const bool last = firstToken + numTokens == product.tokens;
     const std::byte* rows[kVecs * kLanes];
     // Rows beyond the last one repeat it.
-    for (int64_t r = 0; r < kVecs * kLanes; ++r) rows[r] = product.weight.data + (row + smaller(r, numRows - 1)) * product.weight.stride;
+    for (int64_t r = 0; r < kVecs * kLanes; ++r)
+      rows[r] = product.weight.data + (row + smaller(r, numRows - 1)) * product.weight.stride;
     WeightGroup unpacked[kByteBlockGroups];
     startSums();
     for (int64_t group = 0; group < groups; group += kByteBlockGroups) {
@@ -281,7 +286,8 @@ struct OneTile {
     const int64_t groups = numGroups(product.weight.cols);
     const std::byte* rows[kLanes];
     // Rows beyond the last one repeat it.
-    for (int64_t r = 0; r < kLanes; ++r) rows[r] = product.weight.data + (row + smaller(r, numRows - 1)) * product.weight.stride;
+    for (int64_t r = 0; r < kLanes; ++r)
+      rows[r] = product.weight.data + (row + smaller(r, numRows - 1)) * product.weight.stride;
     const Vec start = product.bias != nullptr ? loadUpTo(product.bias + row, numRows) : zero();
     Vec sums[kTokens];
     for (Vec& sum : sums) sum = start;

@@ -30,7 +30,7 @@ void quantizeRow(const float* row, int64_t cols, std::byte* out) {
   quantizeGroup(last, out);
 }
 
-// ---- The fit: each lane searches in a group of its own ----------------------------------------------------------------
+// ---- The fit: each lane searches in a group of its own --------------------------------------------------------------
 
 struct FitLine {
   Vec start, step;
@@ -99,7 +99,8 @@ inline Vec squaredError(const Vec v[kGroup], const LaneRanges& grid) {
 // v[i] lane l = value i of group l; groups beyond the last one repeat it.
 inline void loadGroups(const float* values, int64_t numGroups, Vec v[kGroup]) {
   for (int64_t i = 0; i < kGroup; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) v[i + lane] = load(values + smaller(lane, numGroups - 1) * kGroup + i);
+    for (int64_t lane = 0; lane < kLanes; ++lane)
+      v[i + lane] = load(values + smaller(lane, numGroups - 1) * kGroup + i);
     transpose(v + i);
   }
 }

@@ -5,8 +5,8 @@ set(FLEXPLAN_CPU_SOURCES
   ${CMAKE_CURRENT_LIST_DIR}/ops.cpp
   ${CMAKE_CURRENT_LIST_DIR}/sampling.cpp)
 
-# Kernels are compiled optimised in every build type (less so under sanitizers). Products and sums are fused only where the source says so: the order of
-# roundings is part of the result.
+# Kernels are compiled optimised in every build type (less so under sanitizers). Products and sums are fused only where
+# the source says so: the order of roundings is part of the result.
 set(FLEXPLAN_KERNEL_OPTIONS ${FLEXPLAN_KERNEL_OPTIMISATION} -ffp-contract=off -fno-math-errno)
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/isa_generic.cpp PROPERTIES
   COMPILE_OPTIONS "${FLEXPLAN_KERNEL_OPTIONS}")

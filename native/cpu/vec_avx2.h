@@ -15,7 +15,8 @@ constexpr int kLanes = 8;
 constexpr int kLaneLevels = 3;  // kLanes = 2^kLaneLevels
 // Tokens of a product's tile: 6 x 2 accumulators, 2 weights and one x are 15 of 16 registers.
 constexpr int kTileTokens = 6;
-// Accumulators of a product with few tokens, and most tokens that share a weight: 12, 2 weights and one x are 15 of 16 registers.
+// Accumulators of a product with few tokens, and most tokens that share a weight: 12, 2 weights and one x are 15 of 16
+// registers.
 constexpr int kFewChains = 12, kFewTileTokens = 6;
 // Query rows that share V in registers: 1 x 8 accumulators.
 constexpr int kFewTokens = 1;
@@ -125,9 +126,11 @@ inline void transpose(Vec v[8]) {
 inline Vec sumLanes(const Vec v[8]) {
   Vec b[4], c[2];
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) b[i] = add(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+  for (int i = 0; i < 4; ++i)
+    b[i] = add(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));
 #pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) c[i] = add(_mm256_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm256_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
+  for (int i = 0; i < 2; ++i)
+    c[i] = add(_mm256_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm256_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
   return add(_mm256_permute2f128_ps(c[0], c[1], 0x20), _mm256_permute2f128_ps(c[0], c[1], 0x31));
 }
 
@@ -135,13 +138,16 @@ inline Vec sumLanes(const Vec v[8]) {
 inline Vec sumLanesOfHalf(const Vec v[4]) {
   Vec b[2];
 #pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) b[i] = add(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+  for (int i = 0; i < 2; ++i)
+    b[i] = add(_mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]));
   const Vec c = add(_mm256_shuffle_ps(b[0], b[1], 0x44), _mm256_shuffle_ps(b[0], b[1], 0xee));
   return add(c, _mm256_permute2f128_ps(c, c, 0x01));
 }
 
-// One group of 8 rows, transposed: row r of column c at out[slotOfLane(c % 8) * slotStride + c / 8 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
-inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float* out, int64_t slotStride, int64_t stepStride) {
+// One group of 8 rows, transposed: row r of column c at out[slotOfLane(c % 8) * slotStride + c / 8 * stepStride + r].
+// Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
+inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float* out, int64_t slotStride,
+                          int64_t stepStride) {
   Vec words[8];
   alignas(32) int32_t headers[8];
 #pragma GCC unroll 8
@@ -162,7 +168,8 @@ inline void packInt4Group(const std::byte* const rows[8], int64_t offset, float*
     for (int n = 0; n < 8; ++n) {
       const __m256i q = _mm256_and_si256(_mm256_srli_epi32(_mm256_castps_si256(words[d]), 4 * n), mask);
       const int col = 2 * d + n / 4 + n % 4 * 16;
-      store(out + slotOfLane(col % kLanes) * slotStride + col / kLanes * stepStride, fma(_mm256_cvtepi32_ps(q), scale, min));
+      store(out + slotOfLane(col % kLanes) * slotStride + col / kLanes * stepStride,
+            fma(_mm256_cvtepi32_ps(q), scale, min));
     }
 }
 
@@ -190,7 +197,7 @@ inline void packNibbles(const Vec q[8], std::byte* words) {
   }
 }
 
-// ---- Products of bytes: a lane holds a quad, 4 columns of one row ------------------------------------------------------------
+// ---- Products of bytes: a lane holds a quad, 4 columns of one row ---------------------------------------------------
 
 using Ints = __m256i;
 
@@ -208,7 +215,9 @@ constexpr int kQuadsPerSum = 8;
 inline Ints openSums(Ints) { return _mm256_setzero_si256(); }
 // Adds to each half of a lane the products of its 2 unsigned bytes in w and 2 signed ones in x.
 inline Ints addProducts(Ints w, Ints x, Ints sums) { return _mm256_add_epi16(sums, _mm256_maddubs_epi16(w, x)); }
-inline Ints closeSums(Ints sums, Ints total) { return _mm256_add_epi32(total, _mm256_madd_epi16(sums, _mm256_set1_epi16(1))); }
+inline Ints closeSums(Ints sums, Ints total) {
+  return _mm256_add_epi32(total, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
+}
 
 inline Ints sumOf(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 inline Ints lowNibbles(Ints v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
@@ -218,7 +227,8 @@ inline Ints highNibbles(Ints v) { return lowNibbles(_mm256_srli_epi16(v, 4)); }
 inline void transposeWords(const std::byte* const rows[8], int64_t offset, Ints out[8]) {
   Vec words[8];
 #pragma GCC unroll 8
-  for (int row = 0; row < 8; ++row) words[row] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows[row] + offset + 4));
+  for (int row = 0; row < 8; ++row)
+    words[row] = _mm256_loadu_ps(reinterpret_cast<const float*>(rows[row] + offset + 4));
   transpose(words);
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) out[i] = _mm256_castps_si256(words[i]);

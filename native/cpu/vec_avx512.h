@@ -1,4 +1,5 @@
-// Vectors of 16 floats (AVX-512 F, BW, VL, DQ), in the namespace FLEXPLAN_ISA of the translation unit that includes this.
+// Vectors of 16 floats (AVX-512 F, BW, VL, DQ), in the namespace FLEXPLAN_ISA of the translation unit that includes
+// this.
 #pragma once
 
 #include <immintrin.h>
@@ -15,13 +16,15 @@ constexpr int kLanes = 16;
 constexpr int kLaneLevels = 4;  // kLanes = 2^kLaneLevels
 // Tokens of a product's tile: 14 x 2 accumulators, 2 weights and one x are 31 of 32 registers.
 constexpr int kTileTokens = 14;
-// Accumulators of a product with few tokens, and most tokens that share a weight: 24, 3 weights and one x are 28 of 32 registers.
+// Accumulators of a product with few tokens, and most tokens that share a weight: 24, 3 weights and one x are 28 of 32
+// registers.
 constexpr int kFewChains = 24, kFewTileTokens = 8;
 // Query rows that share V in registers: 4 x 4 accumulators and 4 vectors of V.
 constexpr int kFewTokens = 4;
 
-// Up to so many tokens, converting the weights again for every kFewTileTokens of them costs less than packing them. Measured;
-// for pairs with their dot product in software: in hardware multiplying costs less beside packing, so no fewer.
+// Up to so many tokens, converting the weights again for every kFewTileTokens of them costs less than packing them.
+// Measured; for pairs with their dot product in software: in hardware multiplying costs less beside packing, so no
+// fewer.
 #if defined(FLEXPLAN_PAIRS)
 constexpr int64_t mostFewTokens(DataType weight) { return weight == DataType::kInt4 ? 8 : 64; }
 #else
@@ -118,10 +121,14 @@ inline void transpose(Vec v[16]) {
 inline Vec sumLanes(const Vec v[16]) {
   Vec b[8], c[4];
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) b[i] = add(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+  for (int i = 0; i < 8; ++i)
+    b[i] = add(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) c[i] = add(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
-  const auto fours = [](Vec x, Vec y) { return add(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd)); };
+  for (int i = 0; i < 4; ++i)
+    c[i] = add(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
+  const auto fours = [](Vec x, Vec y) {
+    return add(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+  };
   return fours(fours(c[0], c[1]), fours(c[2], c[3]));
 }
 
@@ -129,15 +136,19 @@ inline Vec sumLanes(const Vec v[16]) {
 inline Vec sumLanesOfHalf(const Vec v[8]) {
   Vec b[4], c[2];
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) b[i] = add(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
+  for (int i = 0; i < 4; ++i)
+    b[i] = add(_mm512_unpacklo_ps(v[2 * i], v[2 * i + 1]), _mm512_unpackhi_ps(v[2 * i], v[2 * i + 1]));
 #pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) c[i] = add(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
+  for (int i = 0; i < 2; ++i)
+    c[i] = add(_mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0x44), _mm512_shuffle_ps(b[2 * i], b[2 * i + 1], 0xee));
   const Vec fours = add(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xdd));
   return add(_mm512_shuffle_f32x4(fours, fours, 0x88), _mm512_shuffle_f32x4(fours, fours, 0xdd));
 }
 
-// One group of 16 rows, transposed: row r of column c at out[slotOfLane(c % 16) * slotStride + c / 16 * stepStride + r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
-inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float* out, int64_t slotStride, int64_t stepStride) {
+// One group of 16 rows, transposed: row r of column c at out[slotOfLane(c % 16) * slotStride + c / 16 * stepStride +
+// r]. Nibble n of dword d holds column 2 d + n / 4 + 16 (n % 4).
+inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float* out, int64_t slotStride,
+                          int64_t stepStride) {
   Vec words[16];
   alignas(64) int32_t headers[16];
 #pragma GCC unroll 16
@@ -156,9 +167,11 @@ inline void packInt4Group(const std::byte* const rows[16], int64_t offset, float
   for (int d = 0; d < 8; ++d)
 #pragma GCC unroll 8
     for (int n = 0; n < 8; ++n) {
-      const __m512i q = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(words[d]), static_cast<unsigned>(4 * n)), mask);
+      const __m512i q =
+          _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(words[d]), static_cast<unsigned>(4 * n)), mask);
       const int col = 2 * d + n / 4 + n % 4 * 16;
-      store(out + slotOfLane(col % kLanes) * slotStride + col / kLanes * stepStride, fma(_mm512_cvtepi32_ps(q), scale, min));
+      store(out + slotOfLane(col % kLanes) * slotStride + col / kLanes * stepStride,
+            fma(_mm512_cvtepi32_ps(q), scale, min));
     }
 }
 
@@ -183,9 +196,10 @@ inline void packNibbles(const Vec q[4], std::byte* words) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), _mm512_cvtepi32_epi16(all));
 }
 
-// ---- Products of bytes: a lane holds a quad, 4 columns of one row ------------------------------------------------------------
+// ---- Products of bytes: a lane holds a quad, 4 columns of one row ---------------------------------------------------
 
-using Ints = int32_t __attribute__((vector_size(64)));  // not __m512i, which GCC takes for 64-bit numbers and copies to use as others
+// Not __m512i, which GCC takes for 64-bit numbers and copies to use as others.
+using Ints = int32_t __attribute__((vector_size(64)));
 
 // Rows and tokens of a tile: 4 x 6 accumulators, 4 weights and one x are 29 of 32 registers.
 constexpr int kByteTileVecs = 4;
@@ -213,8 +227,12 @@ inline Ints closeSums(Ints sums, Ints) { return sums; }
 constexpr int kQuadsPerSum = 8;
 inline Ints openSums(Ints) { return Ints{}; }
 // Adds to each half of a lane the products of its 2 unsigned bytes in w and 2 signed ones in x.
-inline Ints addProducts(Ints w, Ints x, Ints sums) { return ints(_mm512_add_epi16(bits(sums), _mm512_maddubs_epi16(bits(w), bits(x)))); }
-inline Ints closeSums(Ints sums, Ints total) { return total + ints(_mm512_madd_epi16(bits(sums), _mm512_set1_epi16(1))); }
+inline Ints addProducts(Ints w, Ints x, Ints sums) {
+  return ints(_mm512_add_epi16(bits(sums), _mm512_maddubs_epi16(bits(w), bits(x))));
+}
+inline Ints closeSums(Ints sums, Ints total) {
+  return total + ints(_mm512_madd_epi16(bits(sums), _mm512_set1_epi16(1)));
+}
 
 #endif
 
@@ -222,20 +240,25 @@ inline Ints sumOf(Ints a, Ints b) { return a + b; }
 inline Ints lowNibbles(Ints v) { return v & 0x0f0f0f0f; }
 inline Ints highNibbles(Ints v) { return v >> 4 & 0x0f0f0f0f; }
 
-// The words of one 4-bit group, out[i] lane r = dword i of row r; two rows to a vector, then 4 x 4 blocks, then the blocks.
+// The words of one 4-bit group, out[i] lane r = dword i of row r; two rows to a vector, then 4 x 4 blocks, then the
+// blocks.
 inline void transposeWords(const std::byte* const rows[16], int64_t offset, Ints out[8]) {
   __m512i pairs[8];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
     const int row = i + (i & 4);
-    const auto words = [&](int r) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r] + offset + 4)); };
+    const auto words = [&](int r) {
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r] + offset + 4));
+    };
     pairs[i] = _mm512_inserti64x4(_mm512_castsi256_si512(words(row)), words(row + 4), 1);
   }
   __m512i blocks[8];
 #pragma GCC unroll 2
   for (int i = 0; i < 8; i += 4) {
-    const __m512i low01 = _mm512_unpacklo_epi32(pairs[i], pairs[i + 1]), high01 = _mm512_unpackhi_epi32(pairs[i], pairs[i + 1]);
-    const __m512i low23 = _mm512_unpacklo_epi32(pairs[i + 2], pairs[i + 3]), high23 = _mm512_unpackhi_epi32(pairs[i + 2], pairs[i + 3]);
+    const __m512i low01 = _mm512_unpacklo_epi32(pairs[i], pairs[i + 1]),
+                  high01 = _mm512_unpackhi_epi32(pairs[i], pairs[i + 1]);
+    const __m512i low23 = _mm512_unpacklo_epi32(pairs[i + 2], pairs[i + 3]),
+                  high23 = _mm512_unpackhi_epi32(pairs[i + 2], pairs[i + 3]);
     blocks[i] = _mm512_unpacklo_epi64(low01, low23);
     blocks[i + 1] = _mm512_unpackhi_epi64(low01, low23);
     blocks[i + 2] = _mm512_unpacklo_epi64(high01, high23);
@@ -256,8 +279,9 @@ inline void loadHeaders(const std::byte* const rows[16], int64_t offset, Vec& sc
     __builtin_memcpy(&bits, rows[row] + offset, 4);
     return bits;
   };
-  const __m512i header = _mm512_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7), word(8), word(9),
-                                           word(10), word(11), word(12), word(13), word(14), word(15));
+  const __m512i header =
+      _mm512_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7), word(8), word(9),
+                        word(10), word(11), word(12), word(13), word(14), word(15));
   scale = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(header));
   min = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(header, 16)));
 }

@@ -16,7 +16,8 @@ using Vec = float __attribute__((vector_size(16)));
 using IntVec = int32_t __attribute__((vector_size(16)));
 constexpr int kLanes = 4;
 constexpr int kLaneLevels = 2;  // kLanes = 2^kLaneLevels
-// Tokens of a product's tile: 4 x 2 accumulators, 2 weights, one x and a product are 12 of the 16 registers that most machines have.
+// Tokens of a product's tile: 4 x 2 accumulators, 2 weights, one x and a product are 12 of the 16 registers that most
+// machines have.
 constexpr int kTileTokens = 4;
 // Accumulators of a product with few tokens, and most tokens that share a weight.
 constexpr int kFewChains = 8, kFewTileTokens = 4;
@@ -117,11 +118,13 @@ inline Vec sumLanesOfHalf(const Vec v[2]) {
 }
 
 // One group of 4 rows, transposed: row r of column c at out[slotOfLane(c % 4) * slotStride + c / 4 * stepStride + r].
-inline void packInt4Group(const std::byte* const rows[4], int64_t offset, float* out, int64_t slotStride, int64_t stepStride) {
+inline void packInt4Group(const std::byte* const rows[4], int64_t offset, float* out, int64_t slotStride,
+                          int64_t stepStride) {
   float values[kInt4GroupSize];
   for (int row = 0; row < kLanes; ++row) {
     dequantizeInt4(rows[row] + offset, kInt4GroupSize, values);
-    for (int64_t i = 0; i < kInt4GroupSize; ++i) out[slotOfLane(i % kLanes) * slotStride + i / kLanes * stepStride + row] = values[i];
+    for (int64_t i = 0; i < kInt4GroupSize; ++i)
+      out[slotOfLane(i % kLanes) * slotStride + i / kLanes * stepStride + row] = values[i];
   }
 }
 
@@ -144,7 +147,7 @@ inline void packNibbles(const Vec q[16], std::byte* words) {
   }
 }
 
-// ---- Products of bytes: a lane holds a quad, 4 columns of one row ------------------------------------------------------------
+// ---- Products of bytes: a lane holds a quad, 4 columns of one row ---------------------------------------------------
 
 using Ints = IntVec;
 using ShortVec = int16_t __attribute__((vector_size(16)));

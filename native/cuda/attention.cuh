@@ -1,4 +1,5 @@
-// What the attention kernels share. Scores are taken to base 2: q is multiplied by log2(e) / sqrt(headDim), weights are 2^(s - max).
+// What the attention kernels share. Scores are taken to base 2: q is multiplied by log2(e) / sqrt(headDim), weights are
+// 2^(s - max).
 #pragma once
 
 #include "cuda/storage.cuh"
@@ -24,10 +25,11 @@ __device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
 __device__ __forceinline__ int larger(int a, int b) { return a > b ? a : b; }
 
 // K (which = 0) or V (1) of one head and position.
-__device__ __forceinline__ const std::byte* kvHeadRow(const AttentionCall& call, const AttentionSequence& sequence, int position,
-                                                      int kvHead, int which) {
+__device__ __forceinline__ const std::byte* kvHeadRow(const AttentionCall& call, const AttentionSequence& sequence,
+                                                      int position, int kvHead, int which) {
   const int64_t inPage = position & ((1 << call.pageShift) - 1);
-  return sequence.pages[position >> call.pageShift] + inPage * call.rowBytes + (which * call.shape.numKvHeads + kvHead) * call.headBytes;
+  return sequence.pages[position >> call.pageShift] + inPage * call.rowBytes +
+         (which * call.shape.numKvHeads + kvHead) * call.headBytes;
 }
 
 // The first position that the query at position `own` attends to.

@@ -1,4 +1,5 @@
-// Attention of single queries: bound by reading K and V, each of which is read once for up to kHeads query heads that share it.
+// Attention of single queries: bound by reading K and V, each of which is read once for up to kHeads query heads that
+// share it.
 //   out = sum_p w_p v_p / sum_p w_p,   w_p = 2^(q k_p - max)
 // A block attends a run of positions, kChunk at a time: scores, then the new maximum m', and for sum and output alike
 //   total = total * 2^(m - m') + sum over the chunk of 2^(s - m') * (1 or v)
@@ -72,13 +73,15 @@ struct RowShare {
     to[3] = four.w;
   }
   template <int kWords>
-  __device__ __forceinline__ static void loadPartly(const std::byte* row, int first, int headDim, uint32_t (&to)[kWords]) {
+  __device__ __forceinline__ static void loadPartly(const std::byte* row, int first, int headDim,
+                                                    uint32_t (&to)[kWords]) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (i * kWords % 4 == 0) to[i * kWords / 4] = 0;
       if (first + i >= headDim) continue;
       if constexpr (kWords == 4) to[i] = reinterpret_cast<const uint32_t*>(row)[first + i];
-      if constexpr (kWords == 2) to[i / 2] |= static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(row)[first + i]) << 16 * (i % 2);
+      if constexpr (kWords == 2)
+        to[i / 2] |= static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(row)[first + i]) << 16 * (i % 2);
     }
   }
 };
@@ -90,7 +93,8 @@ struct Unit {
   bool whole;
 };
 
-// Sums v[h] over the lanes of a team for all heads. The lane whose number ends in zeros below headOfLane's bits holds its head's sum.
+// Sums v[h] over the lanes of a team for all heads. The lane whose number ends in zeros below headOfLane's bits holds
+// its head's sum.
 template <int kHeads>
 __device__ __forceinline__ float sumTeam(float (&v)[kHeads]) {
   const int lane = static_cast<int>(threadIdx.x) % kTeam;
@@ -136,10 +140,11 @@ __device__ __forceinline__ void loadQueries(const AttentionCall& call, const Uni
       }
 }
 
-// Calls body(position in the chunk, row) for the team's positions of the chunk that are attended, kAtOnce rows loaded together.
-// All lanes of a warp take the same path: body may exchange values. exists: whether the position is attended.
+// Calls body(position in the chunk, row) for the team's positions of the chunk that are attended, kAtOnce rows loaded
+// together. All lanes of a warp take the same path: body may exchange values. exists: whether the position is attended.
 template <DataType kType, int kSlices, typename Body>
-__device__ __forceinline__ void forEachRow(const AttentionCall& call, const Unit& u, int chunk, int which, Body&& body) {
+__device__ __forceinline__ void forEachRow(const AttentionCall& call, const Unit& u, int chunk, int which,
+                                           Body&& body) {
   const int team = static_cast<int>(threadIdx.x) / kTeam, lane = static_cast<int>(threadIdx.x) % kTeam;
   for (int first = 0; first < kChunk && chunk + first < u.end; first += kTeams * kAtOnce) {
     RowShare<kType, kSlices> rows[kAtOnce];
@@ -147,7 +152,8 @@ __device__ __forceinline__ void forEachRow(const AttentionCall& call, const Unit
     for (int i = 0; i < kAtOnce; ++i) {
       // Positions beyond the run repeat one of it.
       const int position = smaller(larger(chunk + first + i * kTeams + team, u.begin), u.end - 1);
-      rows[i].load(kvHeadRow(call, u.sequence, position, u.kvHead, which), lane, static_cast<int>(call.shape.headDim), u.whole);
+      rows[i].load(kvHeadRow(call, u.sequence, position, u.kvHead, which), lane, static_cast<int>(call.shape.headDim),
+                   u.whole);
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
@@ -158,8 +164,8 @@ __device__ __forceinline__ void forEachRow(const AttentionCall& call, const Unit
 }
 
 template <DataType kType, int kHeads, int kSlices>
-__device__ __forceinline__ void putScores(const AttentionCall& call, const Unit& u, int chunk, const float (&q)[kHeads][kSlices][4],
-                                          Shared<kHeads, kSlices>& shared) {
+__device__ __forceinline__ void putScores(const AttentionCall& call, const Unit& u, int chunk,
+                                          const float (&q)[kHeads][kSlices][4], Shared<kHeads, kSlices>& shared) {
   const int lane = static_cast<int>(threadIdx.x) % kTeam;
   forEachRow<kType, kSlices>(call, u, chunk, 0, [&](int at, bool exists, const RowShare<kType, kSlices>& row) {
     float products[kHeads] = {};
@@ -198,8 +204,8 @@ __device__ __forceinline__ void weigh(int positions, float& maximum, float& sum,
 }
 
 template <DataType kType, int kHeads, int kSlices>
-__device__ __forceinline__ void addValues(const AttentionCall& call, const Unit& u, int chunk, float (&out)[kHeads][kSlices][4],
-                                          const Shared<kHeads, kSlices>& shared) {
+__device__ __forceinline__ void addValues(const AttentionCall& call, const Unit& u, int chunk,
+                                          float (&out)[kHeads][kSlices][4], const Shared<kHeads, kSlices>& shared) {
 #pragma unroll
   for (int h = 0; h < kHeads; ++h)
 #pragma unroll
@@ -253,7 +259,8 @@ __device__ __forceinline__ void write(const AttentionCall& call, const Unit& u, 
   }
 }
 
-// blockIdx.x: split, query and sequence; blockIdx.y: KV head and which kHeads of its query heads. A run is `span` positions.
+// blockIdx.x: split, query and sequence; blockIdx.y: KV head and which kHeads of its query heads. A run is `span`
+// positions.
 template <DataType kType, int kHeads, int kSlices>
 __global__ void __launch_bounds__(kThreads)
     attendKernel(const AttentionCall call, int mostQueries, int span, const Destination to) {

@@ -1,5 +1,5 @@
-// Attention of many queries on the tensor cores. A block takes 64 rows, a row being one query of one of the query heads that share a KV
-// head, and all positions that they attend to, kPositions at a time; for each tile of positions
+// Attention of many queries on the tensor cores. A block takes 64 rows, a row being one query of one of the query heads
+// that share a KV head, and all positions that they attend to, kPositions at a time; for each tile of positions
 //   s = q k,   m' = max(m, max s),   total = total * 2^(m - m') + sum of 2^(s - m') * (1 or v)
 // While K of a tile is multiplied its V is on its way, and while V is, the K of the next.
 #include "cuda/attention.cuh"
@@ -18,6 +18,7 @@ struct Tile {
   static constexpr int kPitch = 2 * kDim;  // bytes of a position in shared memory
   static constexpr int kBytes = kPositions * kPitch;
   static constexpr int kColumnTiles = kPositions / 8;
+  static constexpr int kBlocksAtOnce = kDim > 128 ? 1 : kDim > 64 ? 2 : 3;  // on a multiprocessor, by their registers
 };
 
 // The rows of a block, and the positions that they attend to.
@@ -34,7 +35,8 @@ __device__ __forceinline__ int swizzled(int position, int piece) {
 
 // Brings K (which = 0) or V (1) of a tile to shared memory as fp16. Positions and dimensions beyond the last are zeros.
 template <int kDim>
-__device__ __forceinline__ void startHalfTile(const AttentionCall& call, const Block& b, int first, int which, std::byte* to) {
+__device__ __forceinline__ void startHalfTile(const AttentionCall& call, const Block& b, int first, int which,
+                                              std::byte* to) {
   constexpr int kPieces = kDim / 8;
 #pragma unroll 2
   for (int i = static_cast<int>(threadIdx.x); i < Tile<kDim>::kPositions * kPieces; i += kThreads) {
@@ -48,7 +50,8 @@ __device__ __forceinline__ void startHalfTile(const AttentionCall& call, const B
 
 // One thread: words 4t..4t + 3 of a group, whose nibbles n are dimensions 16n + 4t..16n + 4t + 3.
 template <int kDim>
-__device__ __forceinline__ void startInt4Tile(const AttentionCall& call, const Block& b, int first, int which, std::byte* to) {
+__device__ __forceinline__ void startInt4Tile(const AttentionCall& call, const Block& b, int first, int which,
+                                              std::byte* to) {
   constexpr int kGroups = kDim / kInt4Group;
 #pragma unroll 2
   for (int i = static_cast<int>(threadIdx.x); i < Tile<kDim>::kPositions * kGroups * 4; i += kThreads) {
@@ -68,7 +71,8 @@ __device__ __forceinline__ void startInt4Tile(const AttentionCall& call, const B
 }
 
 template <bool kInt4, int kDim>
-__device__ __forceinline__ void startTile(const AttentionCall& call, const Block& b, int first, int which, std::byte* to) {
+__device__ __forceinline__ void startTile(const AttentionCall& call, const Block& b, int first, int which,
+                                          std::byte* to) {
   if constexpr (kInt4) startInt4Tile<kDim>(call, b, first, which, to);
   if constexpr (!kInt4) startHalfTile<kDim>(call, b, first, which, to);
   copyAsyncCommit();
@@ -79,7 +83,8 @@ __device__ __forceinline__ int queryOf(const AttentionCall& call, int row) { ret
 
 // A warp's 16 rows of q as fragments, scaled; zeros beyond the last row and dimension.
 template <int kDim>
-__device__ __forceinline__ void loadQueries(const AttentionCall& call, const Block& b, int firstRow, uint32_t (&q)[kDim / 16][4]) {
+__device__ __forceinline__ void loadQueries(const AttentionCall& call, const Block& b, int firstRow,
+                                            uint32_t (&q)[kDim / 16][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -108,7 +113,8 @@ struct Totals {
 
 // s = q k for the warp's 16 rows and all positions of the tile.
 template <int kDim>
-__device__ __forceinline__ void multiplyKeys(const uint32_t (&q)[kDim / 16][4], const std::byte* k, float (&s)[Tile<kDim>::kColumnTiles][4]) {
+__device__ __forceinline__ void multiplyKeys(const uint32_t (&q)[kDim / 16][4], const std::byte* k,
+                                             float (&s)[Tile<kDim>::kColumnTiles][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
 #pragma unroll
   for (int n = 0; n < Tile<kDim>::kColumnTiles; ++n) {
@@ -127,7 +133,8 @@ __device__ __forceinline__ void multiplyKeys(const uint32_t (&q)[kDim / 16][4], 
 
 // -infinity where the row does not attend. own: the positions of the queries of rows g and g + 8.
 template <int kDim>
-__device__ __forceinline__ void mask(const AttentionCall& call, const int (&own)[2], int tile, float (&s)[Tile<kDim>::kColumnTiles][4]) {
+__device__ __forceinline__ void mask(const AttentionCall& call, const int (&own)[2], int tile,
+                                     float (&s)[Tile<kDim>::kColumnTiles][4]) {
   const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -160,7 +167,8 @@ __device__ __forceinline__ void weigh(float (&s)[Tile<kDim>::kColumnTiles][4], T
   for (int half = 0; half < 2; ++half) {
     float highest = totals.maximum[half], sum = 0;
 #pragma unroll
-    for (int n = 0; n < Tile<kDim>::kColumnTiles; ++n) highest = fmaxf(highest, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
+    for (int n = 0; n < Tile<kDim>::kColumnTiles; ++n)
+      highest = fmaxf(highest, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
     highest = maxOfRow(highest);
     // Nothing attended yet: -infinity less itself would be NaN.
     const float base = highest == -INFINITY ? 0.0f : highest;
@@ -182,7 +190,8 @@ __device__ __forceinline__ void weigh(float (&s)[Tile<kDim>::kColumnTiles][4], T
 }
 
 template <int kDim>
-__device__ __forceinline__ void multiplyValues(const float (&weights)[Tile<kDim>::kColumnTiles][4], const std::byte* v, Totals<kDim>& totals) {
+__device__ __forceinline__ void multiplyValues(const float (&weights)[Tile<kDim>::kColumnTiles][4], const std::byte* v,
+                                               Totals<kDim>& totals) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
 #pragma unroll
   for (int step = 0; step < Tile<kDim>::kPositions / 16; ++step) {
@@ -201,7 +210,8 @@ __device__ __forceinline__ void multiplyValues(const float (&weights)[Tile<kDim>
 }
 
 template <int kDim>
-__device__ __forceinline__ void write(const AttentionCall& call, const Block& b, int firstRow, const Totals<kDim>& totals) {
+__device__ __forceinline__ void write(const AttentionCall& call, const Block& b, int firstRow,
+                                      const Totals<kDim>& totals) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -221,7 +231,7 @@ __device__ __forceinline__ void write(const AttentionCall& call, const Block& b,
 
 // blockIdx: rows (the last ones, which attend to most, first), KV head, sequence.
 template <bool kInt4, int kDim>
-__global__ void __launch_bounds__(kThreads, kDim > 128 ? 1 : kDim > 64 ? 2 : 3) prefillKernel(const AttentionCall call) {
+__global__ void __launch_bounds__(kThreads, Tile<kDim>::kBlocksAtOnce) prefillKernel(const AttentionCall call) {
   using T = Tile<kDim>;
   Block b{};
   b.sequence = call.sequences[blockIdx.z];
@@ -237,7 +247,8 @@ __global__ void __launch_bounds__(kThreads, kDim > 128 ? 1 : kDim > 64 ? 2 : 3) 
   startTile<kInt4, kDim>(call, b, b.begin, 0, k);
   const int warp = static_cast<int>(threadIdx.x) / kWarpSize, g = static_cast<int>(threadIdx.x) % kWarpSize / 4;
   const int firstRow = b.firstRow + warp * 16;
-  const int own[2] = {b.sequence.numPast + queryOf(call, firstRow + g), b.sequence.numPast + queryOf(call, firstRow + g + 8)};
+  const int own[2] = {b.sequence.numPast + queryOf(call, firstRow + g),
+                      b.sequence.numPast + queryOf(call, firstRow + g + 8)};
   uint32_t q[kDim / 16][4];
   loadQueries<kDim>(call, b, firstRow, q);
   Totals<kDim> totals{};
@@ -266,7 +277,8 @@ __global__ void __launch_bounds__(kThreads, kDim > 128 ? 1 : kDim > 64 ? 2 : 3) 
 template <bool kInt4, int kDim>
 void start(Stream stream, const AttentionCall& call, int64_t count, int64_t mostQueries) {
   launch(prefillKernel<kInt4, kDim>,
-         {stream, ceilDivide(mostQueries * call.headsPerKvHead, kRows), call.shape.numKvHeads, count, kThreads, 2 * Tile<kDim>::kBytes},
+         {stream, ceilDivide(mostQueries * call.headsPerKvHead, kRows), call.shape.numKvHeads, count, kThreads,
+          2 * Tile<kDim>::kBytes},
          call);
 }
 
@@ -299,7 +311,8 @@ void prefillAttention(Stream stream, const AttentionShape& shape, const Attentio
   const AttentionCall call = makeCall(shape, sequences);
   if (shape.kvType == DataType::kInt4) return start<true>(stream, call, count, mostQueries);
   // Copies are of 8 dimensions.
-  if (shape.kvType == DataType::kFloat16 && shape.headDim % 8 == 0) return start<false>(stream, call, count, mostQueries);
+  if (shape.kvType == DataType::kFloat16 && shape.headDim % 8 == 0)
+    return start<false>(stream, call, count, mostQueries);
   attendSimply(stream, call, count, mostQueries);
 }
 

@@ -1,8 +1,9 @@
 // Choosing tokens: one block for each row of logits.
 //
-// Candidates are ordered by a key, the largest first: most likely first (the lowest id among equals), or by id. The one at which the running
-// sum of weights passes a target is found digit by digit of its key, from the highest: a pass over the logits gives the weights of all that
-// begin with what is known, for each next digit. Weights are whole numbers, so that sums do not depend on their order.
+// Candidates are ordered by a key, the largest first: most likely first (the lowest id among equals), or by id. The one
+// at which the running sum of weights passes a target is found digit by digit of its key, from the highest: a pass over
+// the logits gives the weights of all that begin with what is known, for each next digit. Weights are whole numbers, so
+// that sums do not depend on their order.
 #include "cuda/warp.cuh"
 
 namespace flexplan::cuda {
@@ -30,7 +31,8 @@ __device__ __forceinline__ bool isBetter(const Best& a, const Best& b) {
 __device__ __forceinline__ Best bestOfLanes(Best best) {
 #pragma unroll
   for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
-    const Best other{__shfl_xor_sync(kAllLanes, best.value, distance), __shfl_xor_sync(kAllLanes, best.index, distance)};
+    const Best other{__shfl_xor_sync(kAllLanes, best.value, distance),
+                     __shfl_xor_sync(kAllLanes, best.index, distance)};
     if (isBetter(other, best)) best = other;
   }
   return best;
@@ -82,7 +84,8 @@ __device__ __forceinline__ void sumBlock(Weight (&sums)[kDigits], Weight* shared
 #pragma unroll
   for (int d = 0; d < kDigits; ++d) {
 #pragma unroll
-    for (int distance = kWarpSize / 2; distance > 0; distance /= 2) sums[d] += __shfl_xor_sync(kAllLanes, sums[d], distance);
+    for (int distance = kWarpSize / 2; distance > 0; distance /= 2)
+      sums[d] += __shfl_xor_sync(kAllLanes, sums[d], distance);
     if (threadIdx.x % kWarpSize == 0) shared[threadIdx.x / kWarpSize * kDigits + d] = sums[d];
   }
   __syncthreads();
@@ -94,8 +97,10 @@ __device__ __forceinline__ void sumBlock(Weight (&sums)[kDigits], Weight* shared
   __syncthreads();
 }
 
-// sums[d]: the weights of candidates whose key begins with `prefix`, followed by a digit of at least d; the rest of a key has `shift` bits.
-__device__ __forceinline__ void sumDigits(const Candidates& all, uint64_t prefix, int shift, Weight (&sums)[kDigits], Weight* shared) {
+// sums[d]: the weights of candidates whose key begins with `prefix`, followed by a digit of at least d; the rest of a
+// key has `shift` bits.
+__device__ __forceinline__ void sumDigits(const Candidates& all, uint64_t prefix, int shift, Weight (&sums)[kDigits],
+                                          Weight* shared) {
 #pragma unroll
   for (int d = 0; d < kDigits; ++d) sums[d] = 0;
   for (int64_t id = threadIdx.x; id < all.vocabSize; id += kThreads) {
@@ -153,8 +158,8 @@ __device__ __forceinline__ int64_t sample(Candidates all, const TokenChoice& cho
   return find(all, atMost(choice.uniform * static_cast<double>(kept), kept - 1), shared).id;
 }
 
-__global__ void __launch_bounds__(kThreads) chooseKernel(const float* logits, const TokenChoice* choices, int64_t vocabSize, int idBits,
-                                                         int32_t* tokens) {
+__global__ void __launch_bounds__(kThreads)
+    chooseKernel(const float* logits, const TokenChoice* choices, int64_t vocabSize, int idBits, int32_t* tokens) {
   auto* const shared = reinterpret_cast<Weight*>(sharedMemory());
   const float* const row = logits + blockIdx.x * vocabSize;
   const TokenChoice choice = choices[blockIdx.x];
@@ -171,11 +176,13 @@ __global__ void __launch_bounds__(kThreads) chooseKernel(const float* logits, co
 
 }  // namespace
 
-void chooseTokens(Stream stream, const float* logits, const TokenChoice* choices, int64_t rows, int64_t vocabSize, int32_t* tokens) {
+void chooseTokens(Stream stream, const float* logits, const TokenChoice* choices, int64_t rows, int64_t vocabSize,
+                  int32_t* tokens) {
   int idBits = 1;
   while (int64_t{1} << idBits < vocabSize) ++idBits;
   static_assert(sizeof(Best) <= kDigits * sizeof(Weight));
-  launch(chooseKernel, {stream, rows, 1, 1, kThreads, kWarps * kDigits * sizeof(Weight)}, logits, choices, vocabSize, idBits, tokens);
+  launch(chooseKernel, {stream, rows, 1, 1, kThreads, kWarps * kDigits * sizeof(Weight)}, logits, choices, vocabSize,
+         idBits, tokens);
 }
 
 }  // namespace flexplan::cuda

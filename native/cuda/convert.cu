@@ -59,7 +59,8 @@ template <DataType kType, bool kEncode>
 void convert(Stream stream, const std::byte* from, std::byte* to, int64_t count) {
   const bool aligned = isAligned(from, 16) && isAligned(to, 16);
   const int64_t threads = aligned ? ceilDivide(count, kVector) : count;
-  launch(convertKernel<kType, kEncode>, {stream, ceilDivide(threads, kThreads), 1, 1, kThreads, 0}, from, to, count, aligned);
+  launch(convertKernel<kType, kEncode>, {stream, ceilDivide(threads, kThreads), 1, 1, kThreads, 0}, from, to, count,
+         aligned);
 }
 
 // One thread per element; row n of the output is row places[n] (n where places is null) of the table.
@@ -73,7 +74,8 @@ __global__ void gatherKernel(const std::byte* table, const int32_t* places, int6
 
 template <DataType kType>
 void gather(Stream stream, const std::byte* table, const int32_t* places, int64_t count, int64_t cols, float* out) {
-  launch(gatherKernel<kType>, {stream, ceilDivide(count * cols, kThreads), 1, 1, kThreads, 0}, table, places, count, cols, out);
+  launch(gatherKernel<kType>, {stream, ceilDivide(count * cols, kThreads), 1, 1, kThreads, 0}, table, places, count,
+         cols, out);
 }
 
 // One warp per group.
@@ -134,8 +136,8 @@ void fromFloat(Stream stream, DataType to, const float* rows, int64_t numRows, i
   });
 }
 
-void gatherRows(Stream stream, DataType from, const std::byte* table, const int32_t* places, int64_t count, int64_t cols,
-                float* out) {
+void gatherRows(Stream stream, DataType from, const std::byte* table, const int32_t* places, int64_t count,
+                int64_t cols, float* out) {
   withType(from, [&]<DataType kType>() { gather<kType>(stream, table, places, count, cols, out); });
 }
 

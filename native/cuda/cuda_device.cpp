@@ -1,5 +1,5 @@
-// An NVIDIA GPU as device. Memory: one arena on the GPU, charged to the gpu budget; the cpu budget's memory is pinned as
-// long as the device lives. Operations are queued on one stream, copies of each direction on streams of their own.
+// An NVIDIA GPU as device. Memory: one arena on the GPU, charged to the gpu budget; the cpu budget's memory is pinned
+// as long as the device lives. Operations are queued on one stream, copies of each direction on streams of their own.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -48,9 +48,10 @@ int64_t numPages(const cpu::AttentionSequence& sequence) {
 DeviceInfo firstUsable(CudaApi& api) {
   const auto devices = api.devices();
   if (devices.empty())
-    throw Error(ErrorCode::kNoDevice,
-                "expected a CUDA device, got none; check the driver with nvidia-smi and CUDA_VISIBLE_DEVICES, or use the "
-                "cpu device");
+    throw Error(
+        ErrorCode::kNoDevice,
+        "expected a CUDA device, got none; check the driver with nvidia-smi and CUDA_VISIBLE_DEVICES, or use the "
+        "cpu device");
   const DeviceInfo& first = devices.front();
   if (first.computeCapability < kLeastComputeCapability)
     throw Error(ErrorCode::kNoDevice, "expected a GPU of compute capability 7.5 or newer, got " + first.name + " of " +
@@ -228,7 +229,8 @@ TierBuffer CudaDevice::allocate(int64_t bytes, const std::string& what, size_t a
 
 std::shared_ptr<void> CudaDevice::reserve(const ModelShape& shape, const LaunchLimits& limits) {
   auto scratch = std::make_shared<Scratch>();
-  scratch->input = allocate(matmulInputBytes(DataType::kFloat16, limits.tokens, shape.widestInput()), "matmul inputs", kCacheLineBytes);
+  scratch->input = allocate(matmulInputBytes(DataType::kFloat16, limits.tokens, shape.widestInput()), "matmul inputs",
+                            kCacheLineBytes);
   scratch->seen = TierBuffer::onHost(cpuBudget_, limits.sequences * shape.vocabSize * int64_t{sizeof(float)}, "logits");
   scratch_ = scratch;
   return scratch;
@@ -236,7 +238,8 @@ std::shared_ptr<void> CudaDevice::reserve(const ModelShape& shape, const LaunchL
 
 std::shared_ptr<Scratch> CudaDevice::scratch() const {
   if (auto scratch = scratch_.lock()) return scratch;
-  throw Error(ErrorCode::kEngine, "expected reserve() before operations that need scratch memory, got none; this is a fault of the engine");
+  throw Error(ErrorCode::kEngine,
+              "expected reserve() before operations that need scratch memory, got none; this is a fault of the engine");
 }
 
 Stream CudaDevice::next() {
@@ -310,7 +313,8 @@ void CudaDevice::matmul(std::span<const cpu::Matmul> ops, int64_t tokens) {
     const cpu::Matmul& first = ops.front();
     size_t count = 1;
     while (count < ops.size() && count < size_t{kMostMatmuls} && ops[count].weight.dtype == first.weight.dtype &&
-           ops[count].weight.cols == first.weight.cols && ops[count].x == first.x && ops[count].xStride == first.xStride)
+           ops[count].weight.cols == first.weight.cols && ops[count].x == first.x &&
+           ops[count].xStride == first.xStride)
       ++count;
     multiply(ops.first(count), tokens);
     ops = ops.subspan(count);
@@ -343,7 +347,8 @@ void CudaDevice::matmulByExpert(std::span<const cpu::Matmul> ops, const int32_t*
 }
 
 Matmul CudaDevice::withInput(const cpu::Matmul& op, const Input& input) {
-  Matmul product{op.weight.dtype, op.weight.cols, {}, op.weight.numPieces, op.bias, input.x, input.stride, op.out, op.outStride};
+  Matmul product{op.weight.dtype, op.weight.cols, {},     op.weight.numPieces, op.bias,
+                 input.x,         input.stride,   op.out, op.outStride};
   for (int piece = 0; piece < op.weight.numPieces; ++piece)
     product.pieces[piece] = {op.weight.pieces[piece].data, op.weight.pieces[piece].rows};
   return product;
@@ -374,8 +379,9 @@ void CudaDevice::multiplyByCublas(const cpu::Matmul& op, const Input& input, int
     const cpu::WeightPiece& piece = op.weight.pieces[n];
     if (piece.rows == 0) continue;
     next();
-    cublas_->multiply({op.weight.dtype, piece.data, input.x, out, piece.rows, op.weight.cols, tokens, input.stride, op.outStride},
-                      op.bias != nullptr);
+    cublas_->multiply(
+        {op.weight.dtype, piece.data, input.x, out, piece.rows, op.weight.cols, tokens, input.stride, op.outStride},
+        op.bias != nullptr);
     out += piece.rows;
   }
 }

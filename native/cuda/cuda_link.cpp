@@ -122,7 +122,8 @@ void CudaLink::crossTogether(std::span<const CopyPiece> run, int64_t bytes, std:
     }
   };
   if (toDevice)
-    forEach([](const CopyPiece& piece, std::byte* at) { std::memcpy(at, piece.from, static_cast<size_t>(piece.bytes)); });
+    forEach(
+        [](const CopyPiece& piece, std::byte* at) { std::memcpy(at, piece.from, static_cast<size_t>(piece.bytes)); });
   api_.copy(toDevice ? run.front().to : buffer, toDevice ? buffer : run.front().from, bytes, direction_, urgent_);
   finish(urgent_);
   if (!toDevice)

@@ -20,7 +20,9 @@ __device__ __forceinline__ void forEachRun(int64_t count, bool aligned, Body&& b
 
 int64_t blocksFor(int64_t count) { return ceilDivide(count, kThreads * kVector); }
 
-bool alignedToVector(const void* a, const void* b) { return (reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b)) % 16 == 0; }
+bool alignedToVector(const void* a, const void* b) {
+  return (reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b)) % 16 == 0;
+}
 
 __global__ void addKernel(const float* x, int64_t count, float* y, bool aligned) {
   forEachRun(count, aligned, [&](int64_t i, bool vector) {
@@ -111,14 +113,16 @@ void activate(Stream stream, Activation f, const float* gate, int64_t count, flo
 
 void rope(Stream stream, const int32_t* positions, const float* inverseFrequencies, int64_t tokens, int64_t numHeads,
           int64_t headDim, int64_t xStride, float* x) {
-  launch(ropeKernel, {stream, ceilDivide(tokens * (headDim / 2), kThreads), ceilDivide(numHeads, kRopeHeads), 1, kThreads, 0},
+  launch(ropeKernel,
+         {stream, ceilDivide(tokens * (headDim / 2), kThreads), ceilDivide(numHeads, kRopeHeads), 1, kThreads, 0},
          positions, inverseFrequencies, tokens, numHeads, headDim, xStride, x);
 }
 
 void copySpans(Stream stream, const CopySpan* spans, int64_t count, int64_t mostBytes) {
   constexpr int64_t kMostSpans = 65535;
   for (int64_t n = 0; n < count; n += kMostSpans)
-    launch(copyKernel, {stream, ceilDivide(mostBytes, kCopyBytes), count - n < kMostSpans ? count - n : kMostSpans, 1, kThreads, 0},
+    launch(copyKernel,
+           {stream, ceilDivide(mostBytes, kCopyBytes), count - n < kMostSpans ? count - n : kMostSpans, 1, kThreads, 0},
            spans + n);
 }
 

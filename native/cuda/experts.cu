@@ -35,7 +35,8 @@ __device__ __forceinline__ Score nextBest(const float* scores, int32_t numExpert
 }
 
 // One thread: the experts of one token, in ascending order.
-__device__ __forceinline__ void chooseExperts(const float* scores, const Routing& routing, int32_t* experts, float* weights) {
+__device__ __forceinline__ void chooseExperts(const float* scores, const Routing& routing, int32_t* experts,
+                                              float* weights) {
   const auto numExperts = static_cast<int32_t>(routing.numExperts);
   const Score first = nextBest(scores, numExperts, {INFINITY, -1});
   Score last = first;
@@ -54,15 +55,18 @@ __device__ __forceinline__ void chooseExperts(const float* scores, const Routing
   for (n = 0; n < routing.numActive; ++n) weights[n] /= sum;
 }
 
-// A warp: calls body(t, n, rank) for every token t whose n-th expert this is, rank counting them from `first`; returns the last rank + 1.
+// A warp: calls body(t, n, rank) for every token t whose n-th expert this is, rank counting them from `first`; returns
+// the last rank + 1.
 template <typename Body>
-__device__ __forceinline__ int32_t forEachToken(const int32_t* experts, int64_t tokens, int64_t numActive, int32_t expert, int32_t first,
-                                                Body&& body) {
+__device__ __forceinline__ int32_t forEachToken(const int32_t* experts, int64_t tokens, int64_t numActive,
+                                                int32_t expert, int32_t first, Body&& body) {
   const unsigned lane = threadIdx.x % kWarpSize;
   for (int64_t begin = 0; begin < tokens; begin += kWarpSize) {
     const int64_t token = begin + lane;
     int64_t own = -1;
-    for (int64_t n = 0; n < numActive && token < tokens; ++n)
+    // A bound and not a second condition: on that the ptxas of CUDA 12.4 dies for sm_90.
+    const int64_t numOwn = token < tokens ? numActive : 0;
+    for (int64_t n = 0; n < numOwn; ++n)
       if (experts[token * numActive + n] == expert) own = n;
     const unsigned chosen = __ballot_sync(kAllLanes, own >= 0);
     if (own >= 0) body(token, own, first + __popc(chosen & ((1u << lane) - 1)));
@@ -72,14 +76,16 @@ __device__ __forceinline__ int32_t forEachToken(const int32_t* experts, int64_t 
 }
 
 // One block. shared: [numExperts], the experts' counts, then where their rows end.
-__global__ void __launch_bounds__(kThreads) routeKernel(const float* scores, int64_t tokens, Routing routing, ExpertRows out) {
+__global__ void __launch_bounds__(kThreads)
+    routeKernel(const float* scores, int64_t tokens, Routing routing, ExpertRows out) {
   auto* const ends = reinterpret_cast<int32_t*>(sharedMemory());
   const int64_t numExperts = routing.numExperts, numActive = routing.numActive;
   for (int64_t t = threadIdx.x; t < tokens; t += kThreads)
     chooseExperts(scores + t * numExperts, routing, out.experts + t * numActive, out.weights + t * numActive);
   __syncthreads();
   for (int64_t e = threadIdx.x / kWarpSize; e < numExperts; e += kWarps) {
-    const int32_t count = forEachToken(out.experts, tokens, numActive, static_cast<int32_t>(e), 0, [](int64_t, int64_t, int32_t) {});
+    const int32_t count =
+        forEachToken(out.experts, tokens, numActive, static_cast<int32_t>(e), 0, [](int64_t, int64_t, int32_t) {});
     if (threadIdx.x % kWarpSize == 0) ends[e] = count;
   }
   __syncthreads();
@@ -87,20 +93,23 @@ __global__ void __launch_bounds__(kThreads) routeKernel(const float* scores, int
     for (int64_t e = 1; e < numExperts; ++e) ends[e] += ends[e - 1];
   __syncthreads();
   for (int64_t e = threadIdx.x / kWarpSize; e < numExperts; e += kWarps)
-    forEachToken(out.experts, tokens, numActive, static_cast<int32_t>(e), e > 0 ? ends[e - 1] : 0, [&](int64_t t, int64_t n, int32_t row) {
-      out.tokens[row] = static_cast<int32_t>(t);
-      out.rows[t * numActive + n] = row;
-    });
+    forEachToken(out.experts, tokens, numActive, static_cast<int32_t>(e), e > 0 ? ends[e - 1] : 0,
+                 [&](int64_t t, int64_t n, int32_t row) {
+                   out.tokens[row] = static_cast<int32_t>(t);
+                   out.rows[t * numActive + n] = row;
+                 });
   for (int64_t e = threadIdx.x; e < numExperts; e += kThreads) out.ends[e] = ends[e];
 }
 
 constexpr int kAddThreads = 256;
-__global__ void addExpertRowsKernel(const float* x, ExpertRows rows, int64_t tokens, int64_t numActive, int64_t size, float* y) {
+__global__ void addExpertRowsKernel(const float* x, ExpertRows rows, int64_t tokens, int64_t numActive, int64_t size,
+                                    float* y) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kAddThreads + threadIdx.x;
   if (i >= tokens * size) return;
   const int64_t token = i / size, col = i % size;
   float sum = y[i];
-  for (int64_t n = token * numActive; n < (token + 1) * numActive; ++n) sum += rows.weights[n] * x[rows.rows[n] * size + col];
+  for (int64_t n = token * numActive; n < (token + 1) * numActive; ++n)
+    sum += rows.weights[n] * x[rows.rows[n] * size + col];
   y[i] = sum;
 }
 
@@ -111,8 +120,10 @@ void route(Stream stream, const float* scores, int64_t tokens, const Routing& ro
   launch(routeKernel, {stream, tokens > 0 ? 1 : 0, 1, 1, kThreads, sharedBytes}, scores, tokens, routing, out);
 }
 
-void addExpertRows(Stream stream, const float* x, const ExpertRows& rows, int64_t tokens, int64_t numActive, int64_t size, float* y) {
-  launch(addExpertRowsKernel, {stream, ceilDivide(tokens * size, kAddThreads), 1, 1, kAddThreads, 0}, x, rows, tokens, numActive, size, y);
+void addExpertRows(Stream stream, const float* x, const ExpertRows& rows, int64_t tokens, int64_t numActive,
+                   int64_t size, float* y) {
+  launch(addExpertRowsKernel, {stream, ceilDivide(tokens * size, kAddThreads), 1, 1, kAddThreads, 0}, x, rows, tokens,
+         numActive, size, y);
 }
 
 }  // namespace flexplan::cuda

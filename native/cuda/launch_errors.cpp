@@ -15,7 +15,8 @@ void refuseGrid(int64_t blocksX, int64_t blocksY, int64_t blocksZ) {
 
 void refuseHeadDim(int64_t headDim) {
   throw Error(ErrorCode::kUnsupported, "expected heads of at most " + std::to_string(kMostHeadDim) +
-                                           " dimensions on a GPU, got " + std::to_string(headDim) + "; use the cpu device");
+                                           " dimensions on a GPU, got " + std::to_string(headDim) +
+                                           "; use the cpu device");
 }
 
 void failLaunch(const char* name, const char* description) {

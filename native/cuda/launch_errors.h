@@ -1,4 +1,5 @@
-// Why a kernel cannot be launched. Apart from launch.cuh so that nvcc, which reads a file once per target, need not read <string>.
+// Why a kernel cannot be launched. Apart from launch.cuh so that nvcc, which reads a file once per target, need not
+// read <string>.
 #pragma once
 
 #include <cstdint>

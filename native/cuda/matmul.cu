@@ -11,7 +11,8 @@ constexpr int kVector = 8;
 
 // One thread: 8 columns of one token.
 template <bool kBFloat>
-__global__ void matmulInputKernel(const float* x, int64_t xStride, int64_t tokens, int64_t cols, int64_t stride, uint4* out) {
+__global__ void matmulInputKernel(const float* x, int64_t xStride, int64_t tokens, int64_t cols, int64_t stride,
+                                  uint4* out) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, vectors = stride / kVector;
   if (i >= tokens * vectors) return;
   const int64_t col = i % vectors * kVector;
@@ -54,7 +55,8 @@ int64_t countRowTiles(const MatmulBatch& batch, int64_t tileRows) {
   return tiles;
 }
 
-void matmulInput(Stream stream, DataType weights, const float* x, int64_t xStride, int64_t tokens, int64_t cols, void* out) {
+void matmulInput(Stream stream, DataType weights, const float* x, int64_t xStride, int64_t tokens, int64_t cols,
+                 void* out) {
   const int64_t stride = matmulInputStride(cols);
   const Launch shape{stream, ceilDivide(tokens * stride / kVector, kThreads), 1, 1, kThreads, 0};
   auto* const vectors = static_cast<uint4*>(out);
@@ -72,7 +74,8 @@ void matmul(Stream stream, const Matmul* ops, int count, int64_t tokens) {
   tokens <= kFewTokens ? matmulFew(stream, batch) : matmulMany(stream, batch);
 }
 
-void matmulByExpert(Stream stream, const Matmul* ops, const Matmul* deviceOps, int count, const int32_t* ends, int64_t tokens) {
+void matmulByExpert(Stream stream, const Matmul* ops, const Matmul* deviceOps, int count, const int32_t* ends,
+                    int64_t tokens) {
   int64_t rows = 0;
   for (int p = 0; p < ops[0].numPieces; ++p) rows += ops[0].pieces[p].rows;
   if (rows == 0 || tokens <= 0) return;

@@ -1,9 +1,10 @@
-// What the matmul kernels share: which rows a block computes, and how weights come from memory into tensor-core fragments.
+// What the matmul kernels share: which rows a block computes, and how weights come from memory into tensor-core
+// fragments.
 //
-// Weights are the a operand of multiplyAdd (16 rows at a time), tokens its columns b. A sum does not care in which order the
-// columns of x and of the weights are taken, as long as it is the same for both; so each lane takes columns that lie together
-// in memory, and no shared memory is needed to rearrange the weights. In a depth of 64 columns there are 4 steps of 16; in step s, lane
-// (g, t) multiplies 4 columns of weight rows g and g + 8 and of token g, beginning at
+// Weights are the a operand of multiplyAdd (16 rows at a time), tokens its columns b. A sum does not care in which
+// order the columns of x and of the weights are taken, as long as it is the same for both; so each lane takes columns
+// that lie together in memory, and no shared memory is needed to rearrange the weights. In a depth of 64 columns there
+// are 4 steps of 16; in step s, lane (g, t) multiplies 4 columns of weight rows g and g + 8 and of token g, from
 //   16-bit weights: 32 (s / 2) + 8 t + 4 (s % 2)      (16 bytes of a row serve two steps)
 //   int4:           16 s + 4 t                        (words 4t..4t + 3 of the group, nibble s)
 #pragma once
@@ -37,7 +38,9 @@ struct ExpertBatch {
 int64_t countRowTiles(const MatmulBatch& batch, int64_t tileRows);
 inline int64_t countRowTiles(const ExpertBatch& batch, int64_t tileRows) { return ceilDivide(batch.rows, tileRows); }
 // Tiles of `tileTokens` tokens, none of which has tokens of two experts: no more than so many.
-inline int64_t mostTokenTiles(const MatmulBatch& batch, int64_t tileTokens) { return ceilDivide(batch.tokens, tileTokens); }
+inline int64_t mostTokenTiles(const MatmulBatch& batch, int64_t tileTokens) {
+  return ceilDivide(batch.tokens, tileTokens);
+}
 inline int64_t mostTokenTiles(const ExpertBatch& batch, int64_t tileTokens) {
   return batch.tokens / tileTokens + (batch.tokens < batch.count ? batch.tokens : batch.count);
 }

@@ -1,7 +1,7 @@
 // Few tokens: bound by reading the weights, each of which is read once and goes straight into registers.
 //   out[t, r] = sum_c x[t, c] * weight[r, c] + bias[r]
-// A block has 16 rows and all tokens (of an expert: up to 16). Its warps share the columns: warp w takes the runs w, w + kWarps, ... of kRun depths. Their sums
-// are added in the order of the warps.
+// A block has 16 rows and all tokens (of an expert: up to 16). Its warps share the columns: warp w takes the runs w, w
+// + kWarps, ... of kRun depths. Their sums are added in the order of the warps.
 #include "cuda/matmul_kernels.h"
 
 #include "cuda/matmul.cuh"
@@ -20,8 +20,8 @@ constexpr int kRun = kType == DataType::kInt4 ? 4 : 2;
 
 // c[n] += the products of one depth for tokens 8n..8n + 7.
 template <DataType kType, int kTiles>
-__device__ __forceinline__ void multiplyDepth(const WeightShare<kType>& weights, const std::byte* const (&x)[kTiles], int64_t depth,
-                                              float (&c)[kTiles][4]) {
+__device__ __forceinline__ void multiplyDepth(const WeightShare<kType>& weights, const std::byte* const (&x)[kTiles],
+                                              int64_t depth, float (&c)[kTiles][4]) {
   const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
@@ -95,8 +95,10 @@ __global__ void __launch_bounds__(kThreads) matmulFewKernel(const Batch batch) {
 template <DataType kType, int kTiles, typename Batch>
 void start(Stream stream, const Batch& batch) {
   const size_t sharedBytes = kWarps * kTiles * kTileTokens * kTileRows * sizeof(float);
-  launch(matmulFewKernel<kType, kTiles, Batch>,
-         {stream, countRowTiles(batch, kTileRows), mostTokenTiles(batch, kTiles * kTileTokens), 1, kThreads, sharedBytes}, batch);
+  launch(
+      matmulFewKernel<kType, kTiles, Batch>,
+      {stream, countRowTiles(batch, kTileRows), mostTokenTiles(batch, kTiles * kTileTokens), 1, kThreads, sharedBytes},
+      batch);
 }
 
 template <typename Batch>

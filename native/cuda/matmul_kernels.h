@@ -1,4 +1,5 @@
-// The kernels that matmul and matmulByExpert choose from. batch: see matmul.cuh; all ops have one dtype, rows and tokens are not 0.
+// The kernels that matmul and matmulByExpert choose from. batch: see matmul.cuh; all ops have one dtype, rows and
+// tokens are not 0.
 #pragma once
 
 #include "cuda/kernels.h"

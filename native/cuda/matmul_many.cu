@@ -1,5 +1,5 @@
-// Many tokens: bound by the tensor cores. Weights go from memory straight into registers, one depth ahead of their use; x goes through
-// shared memory, where all warps of a block find it.
+// Many tokens: bound by the tensor cores. Weights go from memory straight into registers, one depth ahead of their use;
+// x goes through shared memory, where all warps of a block find it.
 //   out[t, r] = sum_c x[t, c] * weight[r, c] + bias[r]
 #include "cuda/matmul_kernels.h"
 
@@ -13,11 +13,12 @@ constexpr int kTokenTiles = 8;  // of 8 tokens, in a warp
 constexpr int kStages = 2;
 constexpr int kRowBytes = 2 * kDepth;  // of x in shared memory
 
-// How the 8 warps of a block share its tile. kRowTiles of 16 rows a warp; warps beside each other in rows, in tokens, and in depth,
-// where warp w of kDepthWarps takes every kDepthWarps-th depth and the sums are added at the end.
+// How the 8 warps of a block share its tile. kRowTiles of 16 rows a warp; warps beside each other in rows, in tokens,
+// and in depth, where warp w of kDepthWarps takes every kDepthWarps-th depth and the sums are added at the end.
 template <int kRowTilesOf, int kRowWarpsOf, int kTokenWarpsOf, int kDepthWarpsOf>
 struct Shape {
-  static constexpr int kRowTiles = kRowTilesOf, kRowWarps = kRowWarpsOf, kTokenWarps = kTokenWarpsOf, kDepthWarps = kDepthWarpsOf;
+  static constexpr int kRowTiles = kRowTilesOf, kRowWarps = kRowWarpsOf, kTokenWarps = kTokenWarpsOf,
+                       kDepthWarps = kDepthWarpsOf;
   static constexpr int kRows = 16 * kRowTiles * kRowWarps, kTokens = 8 * kTokenTiles * kTokenWarps;
   static constexpr int kStageBytes = kDepthWarps * kTokens * kRowBytes;
   static constexpr size_t kSharedBytes = kStages * kStageBytes;
@@ -27,8 +28,11 @@ using Wide = Shape<2, 4, 2, 1>;   // 128 rows x 128 tokens
 using Narrow = Shape<1, 4, 1, 2>;  // 64 rows x 64 tokens: more blocks
 static_assert(Narrow::kTokens == kSomeTokens);
 
-// Where 16 bytes of row `row` lie in shared memory: moved so that the 8 (or, of 8 bytes, 16) lanes that read together meet no bank twice.
-__device__ __forceinline__ int swizzled(int row, int byte) { return row * kRowBytes + (byte ^ (((row & 1) << 2 | (row & 2)) << 4)); }
+// Where 16 bytes of row `row` lie in shared memory: moved so that the 8 (or, of 8 bytes, 16) lanes that read together
+// meet no bank twice.
+__device__ __forceinline__ int swizzled(int row, int byte) {
+  return row * kRowBytes + (byte ^ (((row & 1) << 2 | (row & 2)) << 4));
+}
 
 // The warp's place in the block.
 template <typename S>
@@ -44,13 +48,14 @@ struct Place {
 
 // Starts to copy x of kDepthWarps depths. Tokens and depths beyond the last are zeros.
 template <typename S>
-__device__ __forceinline__ void copyInput(const Matmul& op, const Tile& tile, int64_t firstDepth, int64_t depths, std::byte* stage) {
+__device__ __forceinline__ void copyInput(const Matmul& op, const Tile& tile, int64_t firstDepth, int64_t depths,
+                                          std::byte* stage) {
   constexpr int kPieces = kRowBytes / 16;
   for (int i = static_cast<int>(threadIdx.x); i < S::kDepthWarps * S::kTokens * kPieces; i += kThreads) {
     const int piece = i % kPieces, token = i / kPieces % S::kTokens, d = i / kPieces / S::kTokens;
     const bool exists = tile.firstToken + token < tile.endToken && firstDepth + d < depths;
-    const std::byte* const from =
-        static_cast<const std::byte*>(op.x) + ((tile.firstToken + token) * op.xStride + (firstDepth + d) * kDepth) * 2 + piece * 16;
+    const std::byte* const from = static_cast<const std::byte*>(op.x) +
+                                  ((tile.firstToken + token) * op.xStride + (firstDepth + d) * kDepth) * 2 + piece * 16;
     copyAsync(stage + d * S::kTokens * kRowBytes + swizzled(token, piece * 16), exists ? from : nullptr);
   }
 }
@@ -60,7 +65,8 @@ using Sums = float[S::kRowTiles][kTokenTiles][4];
 
 // The products of one depth. x: the depth's tokens of this warp in shared memory.
 template <DataType kType, typename S>
-__device__ __forceinline__ void multiplyDepth(const WeightShare<kType> (&weights)[S::kRowTiles], const std::byte* x, Sums<S>& c) {
+__device__ __forceinline__ void multiplyDepth(const WeightShare<kType> (&weights)[S::kRowTiles], const std::byte* x,
+                                              Sums<S>& c) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
@@ -97,7 +103,8 @@ __device__ __forceinline__ void addDepthWarps(const Place<S>& place, Sums<S>& c,
 }
 
 template <typename S>
-__device__ __forceinline__ void write(const Matmul& op, const Tile& tile, int64_t firstRow, int64_t firstToken, const Sums<S>& c) {
+__device__ __forceinline__ void write(const Matmul& op, const Tile& tile, int64_t firstRow, int64_t firstToken,
+                                      const Sums<S>& c) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int m = 0; m < S::kRowTiles; ++m)
@@ -116,14 +123,16 @@ __device__ __forceinline__ void write(const Matmul& op, const Tile& tile, int64_
     }
 }
 
-// Blocks that run at the same time should share weights and x in the L2 cache: all row tiles for a few token tiles, then the next.
+// Blocks that run at the same time should share weights and x in the L2 cache: all row tiles for a few token tiles,
+// then the next.
 constexpr int64_t kTokenTilesAtOnce = 8;
 struct BlockTile {
   int64_t rowTile, tokenTile;
 };
 __device__ __forceinline__ BlockTile findBlock(int64_t block, int64_t rowTiles, int64_t tokenTiles) {
   const int64_t group = block / (rowTiles * kTokenTilesAtOnce), rest = block % (rowTiles * kTokenTilesAtOnce);
-  const int64_t left = tokenTiles - group * kTokenTilesAtOnce, wide = left < kTokenTilesAtOnce ? left : kTokenTilesAtOnce;
+  const int64_t left = tokenTiles - group * kTokenTilesAtOnce,
+                wide = left < kTokenTilesAtOnce ? left : kTokenTilesAtOnce;
   return {rest / wide, group * kTokenTilesAtOnce + rest % wide};
 }
 
@@ -177,8 +186,8 @@ __global__ void __launch_bounds__(kThreads) matmulManyKernel(const Batch batch, 
 template <DataType kType, typename S, typename Batch>
 void start(Stream stream, const Batch& batch) {
   const int64_t rowTiles = countRowTiles(batch, S::kRows), tokenTiles = mostTokenTiles(batch, S::kTokens);
-  launch(matmulManyKernel<kType, S, Batch>, {stream, rowTiles * tokenTiles, 1, 1, kThreads, S::kSharedBytes}, batch, rowTiles,
-         tokenTiles);
+  launch(matmulManyKernel<kType, S, Batch>, {stream, rowTiles * tokenTiles, 1, 1, kThreads, S::kSharedBytes}, batch,
+         rowTiles, tokenTiles);
 }
 
 template <typename Batch>

@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(kThreads) matmulSimpleKernel(const Batch batch
   float sums[kEach][kEach] = {};
   for (int64_t col = 0; col < op.cols; col += kCols) {
     __syncthreads();
-    copyTile<kType>([&](int64_t row) { return weightRow<kType>(op, tile.rows, tile.firstRow + row); }, tile.rows - tile.firstRow, col,
-                    op.cols, weights);
+    copyTile<kType>([&](int64_t row) { return weightRow<kType>(op, tile.rows, tile.firstRow + row); },
+                    tile.rows - tile.firstRow, col, op.cols, weights);
     copyTile<kType>([&](int64_t token) {
       return static_cast<const std::byte*>(op.x) + bytesOf<kType>((tile.firstToken + token) * op.xStride);
     }, tile.endToken - tile.firstToken, col, op.cols, x);

@@ -1,5 +1,6 @@
 // Tensor-core products, transposing loads and asynchronous copies: PTX, and the same on the CPU for the emulation.
-// Lane l of a warp is written as g = l / 4, t = l % 4. Registers hold two 16-bit numbers, the lower index in the lower half.
+// Lane l of a warp is written as g = l / 4, t = l % 4. Registers hold two 16-bit numbers, the lower index in the lower
+// half.
 #pragma once
 
 #include "cuda/launch.cuh"
@@ -45,7 +46,8 @@ __device__ __forceinline__ void multiplyAdd(float (&c)[4], const uint32_t (&a)[4
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if constexpr (kBFloat)
-      multiplyAddHalf(c, halvesFromBFloats(a[2 * half]), halvesFromBFloats(a[2 * half + 1]), halvesFromBFloats(b[half]));
+      multiplyAddHalf(c, halvesFromBFloats(a[2 * half]), halvesFromBFloats(a[2 * half + 1]),
+                      halvesFromBFloats(b[half]));
     else
       multiplyAddHalf(c, a[2 * half], a[2 * half + 1], b[half]);
   }
@@ -71,7 +73,8 @@ __device__ __forceinline__ void loadMatrices(uint32_t (&out)[4], const void* row
                : "memory");
 }
 
-// Starts to copy 16 bytes (aligned) from global to shared memory; zeros when from is null. Below sm_80 it is done at once.
+// Starts to copy 16 bytes (aligned) from global to shared memory; zeros when from is null. Below sm_80 it is done at
+// once.
 __device__ __forceinline__ void copyAsync(void* to, const void* from) {
 #if __CUDA_ARCH__ >= 800
   const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
@@ -126,7 +129,8 @@ void multiplyAdd(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) 
     double sum = c[i];
     for (unsigned k = 0; k < 16; ++k) {
       const unsigned high = k / 8, holder = k % 8 / 2;
-      sum += static_cast<double>(all[4 * g + holder].a[2 * high + upper][k % 2]) * all[4 * column + holder].b[high][k % 2];
+      sum +=
+          static_cast<double>(all[4 * g + holder].a[2 * high + upper][k % 2]) * all[4 * column + holder].b[high][k % 2];
     }
     c[i] = static_cast<float>(sum);
   }

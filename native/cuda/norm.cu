@@ -8,7 +8,8 @@ constexpr int kWarps = kThreads / kWarpSize;
 // Rows up to this size take one warp each (norms over heads); longer ones a block.
 constexpr int64_t kWarpRow = 512;
 
-// The sum over the threads of a row, in one order for all. kWhole: a row is the whole block's; partial: [kWarps] shared.
+// The sum over the threads of a row, in one order for all. kWhole: a row is the whole block's; partial: [kWarps]
+// shared.
 template <bool kWhole>
 __device__ __forceinline__ float sumThreads(float value, float* partial) {
   value = sumLanes(value);
@@ -25,8 +26,8 @@ __device__ __forceinline__ float sumThreads(float value, float* partial) {
 // layer norm: y = (x - mean) / sqrt(mean((x - mean)^2) + epsilon) * weight + bias
 // RMS norm:   y = x / sqrt(mean(x^2) + epsilon) * weight
 template <bool kWhole>
-__global__ void normKernel(const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens, int64_t size,
-                           float* y) {
+__global__ void normKernel(const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens,
+                           int64_t size, float* y) {
   auto* const partial = reinterpret_cast<float*>(sharedMemory());
   constexpr int kStride = kWhole ? kThreads : kWarpSize;
   const int64_t token = kWhole ? blockIdx.x : static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarpSize;
@@ -49,12 +50,14 @@ __global__ void normKernel(const float* x, const float* weight, const float* bia
 
 }  // namespace
 
-void norm(Stream stream, const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens, int64_t size,
-          float* y) {
+void norm(Stream stream, const float* x, const float* weight, const float* bias, float epsilon, int64_t tokens,
+          int64_t size, float* y) {
   if (size <= kWarpRow)
-    launch(normKernel<false>, {stream, ceilDivide(tokens, kWarps), 1, 1, kThreads, 0}, x, weight, bias, epsilon, tokens, size, y);
+    launch(normKernel<false>, {stream, ceilDivide(tokens, kWarps), 1, 1, kThreads, 0}, x, weight, bias, epsilon, tokens,
+           size, y);
   else
-    launch(normKernel<true>, {stream, tokens, 1, 1, kThreads, kWarps * sizeof(float)}, x, weight, bias, epsilon, tokens, size, y);
+    launch(normKernel<true>, {stream, tokens, 1, 1, kThreads, kWarps * sizeof(float)}, x, weight, bias, epsilon, tokens,
+           size, y);
 }
 
 }  // namespace flexplan::cuda

@@ -16,7 +16,8 @@ __device__ __forceinline__ uint16_t nextHalfDown(uint16_t half) {
   return static_cast<uint16_t>(nextHalfUp(static_cast<uint16_t>(half ^ 0x8000)) ^ 0x8000);
 }
 
-// The header of the grid that covers [lowest, highest]: int4Range. In doubles, as there: a rounding of the scale would show.
+// The header of the grid that covers [lowest, highest]: int4Range. In doubles, as there: a rounding of the scale would
+// show.
 __device__ __forceinline__ uint32_t int4RangeHeader(float lowest, float highest) {
   // -0 becomes 0: which of the two a minimum is depends on the order of comparisons.
   uint16_t minimum = halfFromFloat(clampToHalf(lowest + 0.0f));

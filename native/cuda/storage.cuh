@@ -16,9 +16,11 @@ constexpr int kInt4Group = 64;    // values
 constexpr int kInt4Bytes = 36;    // of a group
 constexpr float kMaxHalf = 65504.0f;
 
-// ---- fp16 and bf16: round to nearest even ----------------------------------------------------------------------------------
+// ---- fp16 and bf16: round to nearest even ---------------------------------------------------------------------------
 
-__device__ __forceinline__ float bfloatToFloat(uint16_t bits) { return __uint_as_float(static_cast<uint32_t>(bits) << 16); }
+__device__ __forceinline__ float bfloatToFloat(uint16_t bits) {
+  return __uint_as_float(static_cast<uint32_t>(bits) << 16);
+}
 __device__ __forceinline__ uint16_t bfloatFromFloat(float value) {
   const uint32_t bits = __float_as_uint(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
@@ -53,7 +55,7 @@ __device__ __forceinline__ uint32_t packBFloats(float low, float high) {
   return bfloatFromFloat(low) | static_cast<uint32_t>(bfloatFromFloat(high)) << 16;
 }
 
-// ---- int4 ------------------------------------------------------------------------------------------------------------------
+// ---- int4 -----------------------------------------------------------------------------------------------------------
 
 // Bytes of `cols` values in a row; of 16-bit and 32-bit types any number, of kInt4 padded to whole groups.
 template <DataType kType>
@@ -64,9 +66,13 @@ __device__ __forceinline__ int64_t bytesOf(int64_t cols) {
 }
 
 // Scale in the lower half, minimum in the upper.
-__device__ __forceinline__ uint32_t int4Header(const std::byte* group) { return *reinterpret_cast<const uint32_t*>(group); }
+__device__ __forceinline__ uint32_t int4Header(const std::byte* group) {
+  return *reinterpret_cast<const uint32_t*>(group);
+}
 __device__ __forceinline__ float int4Scale(uint32_t header) { return halfToFloat(static_cast<uint16_t>(header)); }
-__device__ __forceinline__ float int4Minimum(uint32_t header) { return halfToFloat(static_cast<uint16_t>(header >> 16)); }
+__device__ __forceinline__ float int4Minimum(uint32_t header) {
+  return halfToFloat(static_cast<uint16_t>(header >> 16));
+}
 
 // The nibbles at `shift` and `shift` + 16 of `words` as q * scale + minimum, in fp16, rounded once.
 __device__ __forceinline__ uint32_t int4Halves(uint32_t words, int shift, uint32_t header) {
@@ -80,14 +86,17 @@ __device__ __forceinline__ uint32_t int4Halves(uint32_t words, int shift, uint32
   return *reinterpret_cast<const uint32_t*>(&value);
 #else
   const float scale = int4Scale(header), minimum = int4Minimum(header);
-  return packHalves(static_cast<float>(nibbles & 15) * scale + minimum, static_cast<float>(nibbles >> 16) * scale + minimum);
+  return packHalves(static_cast<float>(nibbles & 15) * scale + minimum,
+                    static_cast<float>(nibbles >> 16) * scale + minimum);
 #endif
 }
 
 // 0..15 as a float: 2^23, whose last bit is worth 1, less itself.
-__device__ __forceinline__ float nibbleToFloat(uint32_t nibble) { return __uint_as_float(0x4b000000u | nibble) - 8388608.0f; }
+__device__ __forceinline__ float nibbleToFloat(uint32_t nibble) {
+  return __uint_as_float(0x4b000000u | nibble) - 8388608.0f;
+}
 
-// ---- One element -----------------------------------------------------------------------------------------------------------
+// ---- One element ----------------------------------------------------------------------------------------------------
 
 // Value `col` of a row.
 template <DataType kType>
@@ -112,7 +121,7 @@ __device__ __forceinline__ void setElement(std::byte* row, int64_t col, float va
   if constexpr (kType == DataType::kBFloat16) reinterpret_cast<uint16_t*>(row)[col] = bfloatFromFloat(value);
 }
 
-// ---- On the host -----------------------------------------------------------------------------------------------------------
+// ---- On the host ----------------------------------------------------------------------------------------------------
 
 // Calls body.operator()<kType>() for the type that is known only at run time.
 template <typename Body>
@@ -125,6 +134,8 @@ void withType(DataType type, Body&& body) {
   }
 }
 
-inline bool isAligned(const void* pointer, int64_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0; }
+inline bool isAligned(const void* pointer, int64_t bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
+}
 
 }  // namespace flexplan::cuda

@@ -1,5 +1,5 @@
-# Whether this build has CUDA: sets FLEXPLAN_HAS_CUDA and the targets that the kernels are compiled for, in the cache too,
-# where scripts/install.mjs reads them.
+# Whether this build has CUDA: sets FLEXPLAN_HAS_CUDA and the targets that the kernels are compiled for, in the cache
+# too, where scripts/install.mjs reads them.
 #
 # An nvcc that cannot compile (too old for the host compiler, broken) counts as none: the package works without. The C++
 # compiler of the rest compiles the kernels' host side too, unless CUDAHOSTCXX names another.

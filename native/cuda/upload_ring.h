@@ -13,8 +13,8 @@
 
 namespace flexplan::cuda {
 
-// A ring in pinned memory and its image on the device. What is put is copied before put() returns, and reaches the device,
-// in order with the stream, when send() is called. One thread.
+// A ring in pinned memory and its image on the device. What is put is copied before put() returns, and reaches the
+// device, in order with the stream, when send() is called. One thread.
 class UploadRing {
  public:
   static constexpr int64_t kSegments = 4;

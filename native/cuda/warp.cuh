@@ -15,13 +15,15 @@ __device__ __forceinline__ float sumLanes(float value) {
 template <int kLanes = kWarpSize>
 __device__ __forceinline__ float maxLanes(float value) {
 #pragma unroll
-  for (int distance = kLanes / 2; distance > 0; distance /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
+  for (int distance = kLanes / 2; distance > 0; distance /= 2)
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
   return value;
 }
 template <int kLanes = kWarpSize>
 __device__ __forceinline__ float minLanes(float value) {
 #pragma unroll
-  for (int distance = kLanes / 2; distance > 0; distance /= 2) value = fminf(value, __shfl_xor_sync(kAllLanes, value, distance));
+  for (int distance = kLanes / 2; distance > 0; distance /= 2)
+    value = fminf(value, __shfl_xor_sync(kAllLanes, value, distance));
   return value;
 }
 

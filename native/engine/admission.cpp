@@ -4,9 +4,9 @@
 
 namespace flexplan {
 
-// The rows of all grow, so there are most of them in the last step of somebody. From the last of these back, sequences come
-// in. With r rows beyond q whole pages at `step`, one needs another page whenever the steps since have filled one: it is
-// enough to count how many have which r.
+// The rows of all grow, so there are most of them in the last step of somebody. From the last of these back, sequences
+// come in. With r rows beyond q whole pages at `step`, one needs another page whenever the steps since have filled one:
+// it is enough to count how many have which r.
 int64_t mostPages(std::vector<Stay> stays, int64_t step, int64_t pageRows) {
   std::ranges::sort(stays, [](const Stay& a, const Stay& b) { return a.lastStep > b.lastStep; });
   std::vector<int64_t> counts(static_cast<size_t>(pageRows));

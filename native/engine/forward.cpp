@@ -181,8 +181,8 @@ void Forward::storeNewKvRows(const Item& item, const BatchStep& step) {
       runs.push_back({kvCache_.devicePage(item, active, page) + before * kvCache_.rowBytes(), count});
     });
   }
-  device_.storeKvRows({kvCache_.dtype(), workspace_.k, workspace_.v, shape_.kvSize(), shape_.numKvHeads, shape_.headDim},
-                      runs);
+  device_.storeKvRows(
+      {kvCache_.dtype(), workspace_.k, workspace_.v, shape_.kvSize(), shape_.numKvHeads, shape_.headDim}, runs);
 }
 
 cpu::AttentionShape Forward::attentionShape() const {

@@ -136,7 +136,8 @@ std::vector<HiddenStates::Run> HiddenStates::runs(const Item& item, const BatchS
     const int64_t first = std::max(active.firstRow, firstRow);
     const int64_t count = std::min(active.lastRow() + 1, firstRow + numRows) - first;
     if (count <= 0) continue;
-    std::byte* const data = locate(item, step, packing, tierOf(active), packing.offsets[n]) + (first - active.firstRow) * rowBytes_;
+    std::byte* const data =
+        locate(item, step, packing, tierOf(active), packing.offsets[n]) + (first - active.firstRow) * rowBytes_;
     if (!runs.empty() && runs.back().data + runs.back().numRows * rowBytes_ == data) {
       runs.back().numRows += count;
     } else {
@@ -151,7 +152,8 @@ std::vector<const std::byte*> HiddenStates::lastRows(const Item& item, const Bat
   std::vector<const std::byte*> rows;
   for (size_t n = 0; n < step.active.size(); ++n) {
     const ActiveSlot& active = step.active[n];
-    rows.push_back(locate(item, step, packing, tierOf(active), packing.offsets[n] + (active.numTokens - 1) * rowBytes_));
+    rows.push_back(
+        locate(item, step, packing, tierOf(active), packing.offsets[n] + (active.numTokens - 1) * rowBytes_));
   }
   return rows;
 }

@@ -18,7 +18,8 @@ class HiddenStates {
   HiddenStates(const EngineConfig& config, const std::vector<Block>& blocks, Transfer& transfer, Budgets& budgets);
 
   void beginBlock(const Block& block);
-  // Diagonal: says where the hidden states of a GPU batch will be in its next step; those of the batches before are known.
+  // Diagonal: says where the hidden states of a GPU batch will be in its next step; those of the batches before are
+  // known.
   void place(BatchStep& step, int64_t batch);
 
   // Whether any slot is away from the device.

@@ -243,7 +243,8 @@ void KvCache::store(const Item& item, const BatchStep& step) {
     if (isHome(slot(active)) || deviceTier_ == Tier::kCpu || attendedByCpu(active)) continue;
     forEachPage(active, firstNewRow(active), active.numRows(), [&](int64_t page, int64_t before, int64_t count) {
       const int64_t offset = before * rowBytes_;
-      toCpu.push_back({hostPage(item, active, page) + offset, devicePage(item, active, page) + offset, count * rowBytes_});
+      toCpu.push_back(
+          {hostPage(item, active, page) + offset, devicePage(item, active, page) + offset, count * rowBytes_});
     });
   }
   transfer_.copy(step.phase(), Link::kGpuToCpu, toCpu);
@@ -252,7 +253,8 @@ void KvCache::store(const Item& item, const BatchStep& step) {
   for (const ActiveSlot& active : step.active) {
     if (slot(active).kvTier != Tier::kDisk) continue;
     forEachPage(active, firstNewRow(active), active.numRows(), [&](int64_t page, int64_t before, int64_t count) {
-      // The staging buffer has what will be needed of the pages that the new rows touch: what was loaded began with a page.
+      // The staging buffer has what will be needed of the pages that the new rows touch: what was loaded began with a
+      // page.
       const PageWindow window = PageWindow::around(before * rowBytes_, count * rowBytes_);
       writes.write(disk_, homeOffset(item, active, page) + window.offset, window.bytes,
                    diskStaging(item, active, page) + window.offset, count * rowBytes_);

@@ -1,6 +1,6 @@
 // The KV cache of a block: rows at home on three tiers, in pages, and the staging buffers through which rows that are
-// away from the device come and go (docs/schedule.md, "Where bytes live" and "Buffers"). Zig-zag: the reserved rows of a
-// sequence are one page. Diagonal: pages are taken as a sequence grows, and are free again when it has ended.
+// away from the device come and go (docs/schedule.md, "Where bytes live" and "Buffers"). Zig-zag: the reserved rows of
+// a sequence are one page. Diagonal: pages are taken as a sequence grows, and are free again when it has ended.
 #pragma once
 
 #include <algorithm>
@@ -39,8 +39,8 @@ class KvCache {
   // The items whose staging buffer `item` takes over must have been stored: all up to this index.
   int64_t storesBefore(const Item& item) const;
 
-  // Brings the past rows that will be attended, of slots away from home, to the device (disk slots attended by the CPU: to
-  // RAM). The rows before them are whatever the buffers held.
+  // Brings the past rows that will be attended, of slots away from home, to the device (disk slots attended by the CPU:
+  // to RAM). The rows before them are whatever the buffers held.
   void load(const Item& item, const BatchStep& step);
   // Brings the new rows home.
   void store(const Item& item, const BatchStep& step);
@@ -73,8 +73,8 @@ class KvCache {
   const PerTier<int64_t>& reservedBytes() const { return reservedBytes_; }
 
  private:
-  // Of one sequence. Entries of pages that it has not taken yet are not read, so that loads and stores of its earlier rows
-  // may go on while it takes one.
+  // Of one sequence. Entries of pages that it has not taken yet are not read, so that loads and stores of its earlier
+  // rows may go on while it takes one.
   struct Place {
     int64_t pageRows = 1;
     int64_t pageBytes = 0;       // in one layer; from one layer to the next
@@ -101,8 +101,8 @@ class KvCache {
   bool isHome(const Slot& slot) const { return slot.kvTier == deviceTier_; }
   const Slot& slot(const ActiveSlot& active) const { return block_->slots[static_cast<size_t>(active.slot)]; }
   const Place& place(const ActiveSlot& active) const { return places_[static_cast<size_t>(active.sequence)]; }
-  // The first row that attention of one generated token reads: its window's first, down to the beginning of a chunk. It only
-  // grows, so that a row before it is never needed again.
+  // The first row that attention of one generated token reads: its window's first, down to the beginning of a chunk. It
+  // only grows, so that a row before it is never needed again.
   int64_t firstLoadedRow(const ActiveSlot& active) const;
   int64_t homeOffset(const Item& item, const ActiveSlot& active, int64_t page) const;
   std::byte* staging(const Item& item, const ActiveSlot& active) const;

@@ -80,7 +80,8 @@ Room roomOf(const EngineConfig& config, std::span<const Sequence> sequences, con
   for (const Block& block : zigzag) {
     raiseHomes(room, sumsOf(block.slots, device));
     for (int64_t k = 0; k < block.numGpuBatches; ++k) raiseBuffers(room, sumsOf(block.batch(k), device));
-    for (const PrefillChunk& chunk : block.chunks) raiseBuffersOfChunk(room, sumsOf(block.chunk(chunk), device), device);
+    for (const PrefillChunk& chunk : block.chunks)
+      raiseBuffersOfChunk(room, sumsOf(block.chunk(chunk), device), device);
     for (const Slot& slot : block.slots)
       if (slot.sequence >= 0) raiseForOne(room, slot, device);
   }

@@ -9,8 +9,8 @@
 
 namespace flexplan {
 
-// How a sequence's next token is chosen. The random number depends on its seed and on how many tokens it has generated, so
-// results do not depend on batching.
+// How a sequence's next token is chosen. The random number depends on its seed and on how many tokens it has generated,
+// so results do not depend on batching.
 cpu::TokenChoice nextChoice(const Sequence& sequence, int64_t numGenerated);
 
 // log softmax(logits)[token]

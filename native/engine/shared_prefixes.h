@@ -1,6 +1,6 @@
-// Prompts of a step that begin alike (docs/schedule.md, "One step"): the first computes what they share, the others copy
-// its KV rows. A prompt of the same item has them in its pages. Those of a prompt of an earlier item are kept beside, a
-// layer at a time: its pages may be away from the device by then. Compute thread.
+// Prompts of a step that begin alike (docs/schedule.md, "One step"): the first computes what they share, the others
+// copy its KV rows. A prompt of the same item has them in its pages. Those of a prompt of an earlier item are kept
+// beside, a layer at a time: its pages may be away from the device by then. Compute thread.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ class SharedPrefixes {
   // compute, at most all but the last. Where scores are wanted of them it computes them all.
   void enter(ActiveSlot& entering, int64_t index, const Sequence& sequence);
 
-  // What the prompts of an item share with those of earlier items, before it is computed, and what later ones share with
-  // its own, when it has been.
+  // What the prompts of an item share with those of earlier items, before it is computed, and what later ones share
+  // with its own, when it has been.
   void take(const Item& item, const BatchStep& step);
   void keep(const Item& item, const BatchStep& step);
   // What they share with each other, when the new rows of all are stored.

@@ -31,8 +31,8 @@ using cpu::KvRun;
 
 // Operations work on device memory, in the caller's order; one thread at a time calls them. They may return before they
 // are done (what they take from host memory they have taken): whoever uses their results outside the device, or gives
-// their operands' memory to a link copy, awaits a mark. Shapes and meanings are those of cpu/ops.h. Allocation, marks to
-// await and link copies may come from any thread.
+// their operands' memory to a link copy, awaits a mark. Shapes and meanings are those of cpu/ops.h. Allocation, marks
+// to await and link copies may come from any thread.
 class Device {
  public:
   virtual ~Device() = default;
@@ -43,8 +43,8 @@ class Device {
   virtual TierBuffer allocate(int64_t bytes, const std::string& what, size_t alignment = kCacheLineBytes) = 0;
   virtual LinkChannel& cpuToGpu() = 0;
   virtual LinkChannel& gpuToCpu() = 0;
-  // Takes what operations need beside their operands (docs/schedule.md, "Buffers"), for as long as the handle lives. Null
-  // where they need nothing.
+  // Takes what operations need beside their operands (docs/schedule.md, "Buffers"), for as long as the handle lives.
+  // Null where they need nothing.
   virtual std::shared_ptr<void> reserve(const ModelShape& /*shape*/, const LaunchLimits& /*limits*/) { return nullptr; }
 
   // The operations so far, as a number to await; for a device whose operations are done when they return there is
@@ -81,8 +81,9 @@ class Device {
   virtual void route(const float* scores, int64_t tokens, const cpu::Routing& routing, const cpu::ExpertRows& out) = 0;
   // out[n] = x[rows[n]]      rows: device memory; out: [count, size]
   virtual void gatherRows(const float* x, const int32_t* rows, int64_t count, int64_t size, float* out) = 0;
-  // Multiplies numRows expert rows: expert e those before ends[e] (device memory) and not before ends[e - 1]. ops: so many of
-  // expert 0, as many of expert 1, ..., alike in shape and, those of all experts together, in x and out, which are of row 0.
+  // Multiplies numRows expert rows: expert e those before ends[e] (device memory) and not before ends[e - 1]. ops: so
+  // many of expert 0, as many of expert 1, ..., alike in shape and, those of all experts together, in x and out, which
+  // are of row 0.
   virtual void matmulByExpert(std::span<const cpu::Matmul> ops, const int32_t* ends, int64_t numExperts,
                               int64_t numRows) = 0;
   // y[t] += sum_n weights[t, n] * x[rows[t, n]], in order of n      x: expert rows of `size`

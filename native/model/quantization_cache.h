@@ -1,9 +1,10 @@
 // 4-bit weights that outlive the engine: a file beside the model (or where the caller says) with every quantized matrix
 // whole, so that it serves any placement, and the rows of the disk tier are read in place from it.
 //
-// The file begins with all that its bytes depend on (the identity: quantizer, tensors, versions of their files), as text
-// that is compared and not hashed: a file that has changed never gives stale weights. Then a checksum of each matrix,
-// which is checked when the matrix is loaded, and one of all that. Then the matrices, each from a page of its own.
+// The file begins with all that its bytes depend on (the identity: quantizer, tensors, versions of their files), as
+// text that is compared and not hashed: a file that has changed never gives stale weights. Then a checksum of each
+// matrix, which is checked when the matrix is loaded, and one of all that. Then the matrices, each from a page of its
+// own.
 #pragma once
 
 #include <cstdint>

@@ -314,9 +314,9 @@ bool WeightLoader::loadCached(const Planned& planned) {
   return checksum == cache_->checksum(planned.quantizedIndex);
 }
 
-// Quantizes rows [begin, end), brings those that live in memory home, and writes all of them to `file`, if there is one,
-// from `position` (a page) on. Gives their checksum. Direct I/O writes whole pages: what is left over after a chunk waits
-// at the front of the packed rows for the next one.
+// Quantizes rows [begin, end), brings those that live in memory home, and writes all of them to `file`, if there is
+// one, from `position` (a page) on. Gives their checksum. Direct I/O writes whole pages: what is left over after a
+// chunk waits at the front of the packed rows for the next one.
 uint64_t WeightLoader::quantizeRows(const Planned& planned, int64_t begin, int64_t end, const DirectFile* file,
                                     int64_t position) {
   const TensorSource& source = *planned.source;

@@ -1,8 +1,8 @@
 // 4-bit storage. 64 consecutive values of a row are one group of 36 bytes:
 //   fp16 scale | fp16 min | 16 little-endian 16-bit words; value i is nibble i / 16 (lowest first) of word i % 16.
 //   value = q * scale + min, q in 0..15
-// The order puts 16 neighbouring values into the same nibble of 16 neighbouring words, so that one widening load and a shift
-// per 16 values decode a group. The last group of a row is padded with copies of its last value.
+// The order puts 16 neighbouring values into the same nibble of 16 neighbouring words, so that one widening load and a
+// shift per 16 values decode a group. The last group of a row is padded with copies of its last value.
 #pragma once
 
 #include <cstddef>
@@ -20,9 +20,9 @@ struct Int4Range {
   float scale, min;             // the same, widened
 };
 
-// The grid for values in [lowest, highest], both finite: min is rounded down and scale up, so that the grid covers the range and
-// no value is further than scale / 2 from it. Beyond fp16 (|min| > 65504, or scale > 65504) it saturates. scale is 0 when
-// all values equal min.
+// The grid for values in [lowest, highest], both finite: min is rounded down and scale up, so that the grid covers the
+// range and no value is further than scale / 2 from it. Beyond fp16 (|min| > 65504, or scale > 65504) it saturates.
+// scale is 0 when all values equal min.
 Int4Range int4Range(float lowest, float highest);
 
 // The grid nearest to the one wanted, saturating like int4Range.

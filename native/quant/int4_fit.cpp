@@ -6,7 +6,8 @@
 namespace flexplan {
 namespace {
 
-// Every operation is one of the vector kernels' own, in their order, and NaN (0 / 0 where a scale is 0) passes as there.
+// Every operation is one of the vector kernels' own, in their order, and NaN (0 / 0 where a scale is 0) passes as
+// there.
 float nearestPoint(float steps) {
   const float atLeast0 = 0.0f > steps ? 0.0f : steps;
   return std::nearbyint(kMaxInt4 < atLeast0 ? kMaxInt4 : atLeast0);

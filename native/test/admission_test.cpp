@@ -1,5 +1,5 @@
-// Who may enter a diagonal block, and the pages that are handed out: nobody who is in is ever short of memory, no page has two
-// owners, all are free in the end, and whoever waits enters some time.
+// Who may enter a diagonal block, and the pages that are handed out: nobody who is in is ever short of memory, no page
+// has two owners, all are free in the end, and whoever waits enters some time.
 #include "engine/admission.h"
 
 #include <algorithm>

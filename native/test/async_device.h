@@ -51,8 +51,8 @@ class AsyncDevice final : public Device {
   void addExpertRows(const float* x, const cpu::ExpertRows& rows, int64_t tokens, int64_t numActive, int64_t size,
                      float* y) override;
 
-  // KV rows before the chunk in which a sequence's window begins are NaN from its attention on. (Not for prompts that share rows:
-  // others may still need them.)
+  // KV rows before the chunk in which a sequence's window begins are NaN from its attention on. (Not for prompts that
+  // share rows: others may still need them.)
   void spoilRowsBeforeWindows() { spoilsRows_ = true; }
   int64_t numSpoiledRows() const { return numSpoiledRows_; }
 

@@ -17,7 +17,8 @@ target_compile_definitions(cuda_device_test PRIVATE FLEXPLAN_FAKE_CUBLAS="$<TARG
 add_test(NAME cuda_device COMMAND cuda_device_test)
 set_tests_properties(cuda_device PROPERTIES COST 100)  # the longest begin first
 
-# The whole engine on the kernels that a GPU runs, compiled for the CPU (cuda_kernels.cmake): what the host passes is what they take.
+# The whole engine on the kernels that a GPU runs, compiled for the CPU (cuda_kernels.cmake): what the host passes is
+# what they take.
 add_executable(cuda_emulated_engine_test
   ${CMAKE_CURRENT_LIST_DIR}/cuda_emulated_engine_test.cpp
   ${CMAKE_CURRENT_LIST_DIR}/fake_cuda.cpp

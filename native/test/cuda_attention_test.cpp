@@ -1,4 +1,5 @@
-// Prefill and decode attention of every cache type against a twin in double precision: paged and not, shared KV heads, windows.
+// Prefill and decode attention of every cache type against a twin in double precision: paged and not, shared KV heads,
+// windows.
 #include <algorithm>
 #include <cmath>
 
@@ -47,7 +48,8 @@ struct DeviceCache {
     std::vector<DeviceArray<std::byte>> pages;
     const auto bytes = static_cast<int64_t>(c.rowBytesOf);
     for (int64_t row = 0; row < numRows; row += pageRows)
-      pages.emplace_back(Bytes(c.rows.begin() + row * bytes, c.rows.begin() + std::min(row + pageRows, numRows) * bytes));
+      pages.emplace_back(
+          Bytes(c.rows.begin() + row * bytes, c.rows.begin() + std::min(row + pageRows, numRows) * bytes));
     return pages;
   }
   std::vector<const std::byte*> begins() const {
@@ -77,17 +79,19 @@ std::vector<float> run(const std::vector<Part>& parts, bool decode, int64_t page
     const auto begin = c.q.begin() + part.first * c.qStride;
     queries.emplace_back(std::vector<float>(begin, begin + part.count * c.qStride));
     outputs.emplace_back(index(part.count * c.outStride), -7);
-    sequences.push_back({caches.back().table.data(), queries.back().data(), outputs.back().data(), static_cast<int32_t>(past),
-                         static_cast<int32_t>(part.count)});
+    sequences.push_back({caches.back().table.data(), queries.back().data(), outputs.back().data(),
+                         static_cast<int32_t>(past), static_cast<int32_t>(part.count)});
     mostQueries = std::max(mostQueries, part.count);
     mostPositions = std::max(mostPositions, past + part.count);
   }
   const Sizes& s = model.sizes;
-  const cuda::AttentionShape shape{s.heads, s.kvHeads, s.dim, model.qStride, model.outStride, s.window, model.type, pageRows};
+  const cuda::AttentionShape shape{s.heads,         s.kvHeads, s.dim,      model.qStride,
+                                   model.outStride, s.window,  model.type, pageRows};
   const DeviceArray<cuda::AttentionSequence> device(sequences);
   const auto count = static_cast<int64_t>(sequences.size());
   if (decode) {
-    const DeviceArray<std::byte> scratch(index(cuda::decodeAttentionScratchBytes(s.heads, s.dim, count, mostPositions)), std::byte{0xff});
+    const DeviceArray<std::byte> scratch(index(cuda::decodeAttentionScratchBytes(s.heads, s.dim, count, mostPositions)),
+                                         std::byte{0xff});
     cuda::decodeAttention(nullptr, shape, device.data(), count, mostPositions, scratch.data());
   } else {
     cuda::prefillAttention(nullptr, shape, device.data(), count, mostQueries);
@@ -143,8 +147,10 @@ bool headMatches(const AttentionCase& c, const Roundings& h, int64_t t, int64_t 
       plain[index(d)] += std::abs(value[index(d)]);
     }
   }
-  // Numerator and denominator: each weight is off by its score's error and the exponential's few u, each sum by its depth.
-  const double relative = 2 * (2 * scoreError + 8 * kU + static_cast<double>(own - begin + 8) * 2 * kU) + h.weight + h.value;
+  // Numerator and denominator: each weight is off by its score's error and the exponential's few u, each sum by its
+  // depth.
+  const double relative =
+      2 * (2 * scoreError + 8 * kU + static_cast<double>(own - begin + 8) * 2 * kU) + h.weight + h.value;
   for (int64_t d = 0; d < s.dim; ++d) {
     // Weights below 2^-14 are rounded to multiples of 2^-24.
     const double tolerance = (relative * size[index(d)] + (h.weight > 0 ? 0x1p-25 * plain[index(d)] : 0)) / sum;
@@ -166,13 +172,15 @@ std::string name(const char* op, const AttentionCase& c) {
   return named(op, c.type, {s.heads, s.kvHeads, s.dim, s.window, s.past, s.queries});
 }
 
-const Sizes kPrefill[] = {{1, 1, 8, 0, 0, 1},     {2, 2, 64, 0, 0, 70},   {4, 2, 80, 0, 130, 2},  {8, 2, 128, 0, 63, 20},
-                          {6, 1, 96, 0, 64, 1},   {10, 2, 20, 0, 7, 30},  {4, 4, 64, 5, 100, 40}, {4, 1, 72, 70, 150, 50},
-                          {3, 3, 33, 1, 2, 66},   {2, 1, 256, 0, 60, 40}, {16, 2, 16, 17, 300, 9}, {12, 4, 24, 100, 0, 7},
+const Sizes kPrefill[] = {{1, 1, 8, 0, 0, 1},     {2, 2, 64, 0, 0, 70},    {4, 2, 80, 0, 130, 2},
+                          {8, 2, 128, 0, 63, 20}, {6, 1, 96, 0, 64, 1},    {10, 2, 20, 0, 7, 30},
+                          {4, 4, 64, 5, 100, 40}, {4, 1, 72, 70, 150, 50}, {3, 3, 33, 1, 2, 66},
+                          {2, 1, 256, 0, 60, 40}, {16, 2, 16, 17, 300, 9}, {12, 4, 24, 100, 0, 7},
                           {2, 2, 160, 3, 0, 35}};
-const Sizes kDecode[] = {{1, 1, 8, 0, 0, 1},      {4, 2, 80, 0, 130, 1},  {6, 1, 96, 0, 64, 1},   {8, 8, 128, 0, 200, 1},
-                         {2, 1, 256, 64, 64, 1},  {5, 5, 100, 0, 500, 1}, {32, 4, 16, 17, 300, 1}, {3, 3, 33, 0, 255, 1},
-                         {8, 1, 64, 0, 256, 1},   {4, 4, 64, 300, 900, 1}, {12, 2, 128, 0, 600, 1}, {7, 1, 20, 5, 257, 1}};
+const Sizes kDecode[] = {{1, 1, 8, 0, 0, 1},      {4, 2, 80, 0, 130, 1},   {6, 1, 96, 0, 64, 1},
+                         {8, 8, 128, 0, 200, 1},  {2, 1, 256, 64, 64, 1},  {5, 5, 100, 0, 500, 1},
+                         {32, 4, 16, 17, 300, 1}, {3, 3, 33, 0, 255, 1},   {8, 1, 64, 0, 256, 1},
+                         {4, 4, 64, 300, 900, 1}, {12, 2, 128, 0, 600, 1}, {7, 1, 20, 5, 257, 1}};
 
 void testValues(Checks& checks) {
   Random random(30);
@@ -245,7 +253,8 @@ void testBeforeWindow(Checks& checks) {
           const auto before = run({whole}, decode, 64);
           const int64_t row = (past + 1 - 40) / 64 * 64;
           std::fill(c.rows.begin(), c.rows.begin() + row * static_cast<int64_t>(c.rowBytesOf), std::byte{0xff});
-          checks.that(sameBits(before, run({whole}, decode, 64)), named("attention sees nothing before its window", type, {dim, past}));
+          checks.that(sameBits(before, run({whole}, decode, 64)),
+                      named("attention sees nothing before its window", type, {dim, past}));
         }
 }
 

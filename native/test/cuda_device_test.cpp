@@ -317,7 +317,8 @@ void testNoDevice(Checks& check) {
   check.that(contains(message, "no-device") && contains(message, "nvidia-smi"), "no device: none, got " + message);
   freshMachine().devices = {{"Tesla P100", 8 << 30, 60, 56}};
   message = messageOf([&] { makeCudaDevice(pool, budgets); });
-  check.that(contains(message, "no-device") && contains(message, "Tesla P100 of 6.0"), "no device: too old, got " + message);
+  check.that(contains(message, "no-device") && contains(message, "Tesla P100 of 6.0"),
+             "no device: too old, got " + message);
   freshMachine();
   setenv("FLEXPLAN_CUBLAS", "/nowhere/libcublas.so", 1);
   message = messageOf([&] { makeCudaDevice(pool, budgets); });
@@ -349,13 +350,19 @@ void testMatmul(Checks& check, const char* cublas) {
         float* const out = x + 5000;
         float* const bias = out + 5000;
         std::byte* const weight = memory.data() + kMiB / 2;
-        const auto values = random.vector(rows * cols), biases = random.vector(rows), inputs = random.vector(tokens * xStride);
+        const auto values = random.vector(rows * cols), biases = random.vector(rows),
+                   inputs = random.vector(tokens * xStride);
         cpu::fromFloat(pool, dtype, values.data(), rows, cols, weight);
         std::ranges::copy(inputs, x);
         std::ranges::copy(biases, bias);
         const auto rowSize = static_cast<int64_t>(rowBytes(dtype, cols));
-        const cpu::Matmul with{{dtype, cols, {{weight, 20}, {weight + 20 * rowSize, 0}, {weight + 20 * rowSize, 17}}, 3},
-                               bias, x, xStride, out, outStride};
+        const cpu::Matmul with{
+            {dtype, cols, {{weight, 20}, {weight + 20 * rowSize, 0}, {weight + 20 * rowSize, 17}}, 3},
+            bias,
+            x,
+            xStride,
+            out,
+            outStride};
         cpu::Matmul without = with;
         without.bias = nullptr;
         without.out = out + 2500;
@@ -368,7 +375,8 @@ void testMatmul(Checks& check, const char* cublas) {
           for (int64_t r = 0; r < rows; ++r) {
             double sum = 0;
             for (int64_t c = 0; c < cols; ++c)
-              sum += static_cast<double>(values[static_cast<size_t>(r * cols + c)]) * inputs[static_cast<size_t>(t * xStride + c)];
+              sum += static_cast<double>(values[static_cast<size_t>(r * cols + c)]) *
+                     inputs[static_cast<size_t>(t * xStride + c)];
             const auto at = static_cast<size_t>(t * outStride + r);
             worst = std::max(worst, std::abs(got[at] - sum - biases[static_cast<size_t>(r)]));
             worst = std::max(worst, std::abs(got[at + 2500] - sum));
@@ -403,7 +411,8 @@ void testMeter(Checks& check) {
                    "meter: matmul");
     for (const DataType type : {DataType::kFloat16, DataType::kInt4}) {
       const double kvBytes = 4.0 * 300 * static_cast<double>(cpu::kvRowBytes(type, 8, 64));
-      check.that(isGood(meter.attention({bench::Phase::kDecode, 4, 300, 16, 8, 64, type}, 2), kvBytes), "meter: decode");
+      check.that(isGood(meter.attention({bench::Phase::kDecode, 4, 300, 16, 8, 64, type}, 2), kvBytes),
+                 "meter: decode");
     }
     check.that(isGood(meter.attention({bench::Phase::kPrefill, 2, 20, 4, 2, 64, DataType::kFloat16}, 2),
                       4.0 * 2 * 4 * 64 * 20 * 21 / 2),

@@ -1,5 +1,5 @@
-// The whole engine on the GPU's own kernels, emulated, behind the fake driver: every family, storage and policy that the CPU device
-// runs gives nearly the same logits.
+// The whole engine on the GPU's own kernels, emulated, behind the fake driver: every family, storage and policy that
+// the CPU device runs gives nearly the same logits.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -70,7 +70,8 @@ void testFamilies(Checks& check) {
   forEachTinyCase(folder, [&](const TinyCase& tiny) {
     const auto sequences = greedySequences(tiny.model.shape, random);
     const RunResult onCpu = runOnce(tiny.base, sequences);
-    // fp32: the order of sums. 16 bits: factors are rounded. 4-bit KV: a rounding moves a value to the next of 16 levels.
+    // fp32: the order of sums. 16 bits: factors are rounded. 4-bit KV: a rounding moves a value to the next of 16
+    // levels.
     const bool exact = tiny.model.shape.dtype == DataType::kFloat32 && tiny.base.weightBits == 16;
     const double tolerance = tiny.base.kvCacheBits == 4 ? 0.15 : exact ? 1e-4 : 0.03;
     for (const bool away : {false, true}) {

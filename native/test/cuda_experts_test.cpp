@@ -1,5 +1,5 @@
-// Mixtures of experts: the table of routing against a twin that sorts in double precision, products and sums by that table against
-// double precision. The CPU's routing is held to the same twin.
+// Mixtures of experts: the table of routing against a twin that sorts in double precision, products and sums by that
+// table against double precision. The CPU's routing is held to the same twin.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -26,7 +26,9 @@ struct Table {
 struct Score {
   double value;
   int32_t expert;
-  bool operator<(const Score& other) const { return value != other.value ? value > other.value : expert < other.expert; }
+  bool operator<(const Score& other) const {
+    return value != other.value ? value > other.value : expert < other.expert;
+  }
 };
 
 // weights: in double precision, rounded once.
@@ -42,7 +44,8 @@ Table twinOf(const std::vector<float>& scores, int64_t tokens, const Routing& ro
     std::sort(sorted.begin(), sorted.end());
     const double highest = sorted.front().value;
     double sum = 0;
-    for (size_t n = 0; n < (routing.normalize ? active : sorted.size()); ++n) sum += std::exp(sorted[n].value - highest);
+    for (size_t n = 0; n < (routing.normalize ? active : sorted.size()); ++n)
+      sum += std::exp(sorted[n].value - highest);
     sorted.resize(active);
     std::sort(sorted.begin(), sorted.end(), [](const Score& a, const Score& b) { return a.expert < b.expert; });
     for (const Score& chosen : sorted) {
@@ -92,7 +95,8 @@ Table routeOnCpu(const std::vector<float>& scores, int64_t tokens, const Routing
   return table;
 }
 
-// A weight is off by the exponent's rounding, which is u |score - highest|, the exponential's few u, and a sum of positive terms.
+// A weight is off by the exponent's rounding, which is u |score - highest|, the exponential's few u, and a sum of
+// positive terms.
 bool weightsMatch(const Table& table, const Table& twin, const Routing& routing, double spread) {
   const double relative = (spread + static_cast<double>(routing.numExperts) + 16) * 2 * kU;
   for (size_t i = 0; i < twin.weights.size(); ++i)
@@ -102,8 +106,8 @@ bool weightsMatch(const Table& table, const Table& twin, const Routing& routing,
 
 void testRoute(Checks& checks) {
   Random random(40);
-  for (const auto& [tokens, experts, active] : {std::array<int64_t, 3>{1, 8, 2}, {37, 8, 2}, {1100, 8, 2}, {5, 4, 4}, {33, 1, 1},
-                                                {70, 60, 4}, {3, 128, 8}})
+  for (const auto& [tokens, experts, active] :
+       {std::array<int64_t, 3>{1, 8, 2}, {37, 8, 2}, {1100, 8, 2}, {5, 4, 4}, {33, 1, 1}, {70, 60, 4}, {3, 128, 8}})
     for (const bool normalize : {true, false})
       for (const float spread : {20.0f, 1.0f}) {
         const Routing routing{experts, active, normalize};
@@ -111,7 +115,8 @@ void testRoute(Checks& checks) {
         // Many equals.
         if (spread == 1) for (float& score : scores) score = std::round(score * 2);
         const Table twin = twinOf(scores, tokens, routing);
-        const std::string name = named("route", DataType::kFloat32, {tokens, experts, active, normalize, static_cast<int64_t>(spread)});
+        const std::string name =
+            named("route", DataType::kFloat32, {tokens, experts, active, normalize, static_cast<int64_t>(spread)});
         forEachOrder([&, tokens = tokens] {
           const Table table = routeOnDevice(scores, tokens, routing);
           checks.that(table.samePlaces(twin), name + ": places");

@@ -1,4 +1,5 @@
-# The kernels of native/cuda compiled for the CPU: each .cu is included by a .cpp, because a file has one language in a build.
+# The kernels of native/cuda compiled for the CPU: each .cu is included by a .cpp, because a file has one language in a
+# build.
 file(GLOB cuda_kernels CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cu)
 set(emulated_kernels)
 foreach(kernel ${cuda_kernels})
@@ -8,7 +9,8 @@ foreach(kernel ${cuda_kernels})
   list(APPEND emulated_kernels ${wrapper})
 endforeach()
 add_library(flexplan_emulated_kernels STATIC EXCLUDE_FROM_ALL
-  ${emulated_kernels} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/launch_errors.cpp ${CMAKE_CURRENT_LIST_DIR}/cuda_emulation/emulation.cpp)
+  ${emulated_kernels} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/launch_errors.cpp
+  ${CMAKE_CURRENT_LIST_DIR}/cuda_emulation/emulation.cpp)
 target_compile_definitions(flexplan_emulated_kernels PUBLIC FLEXPLAN_CUDA_EMULATION)
 # Kernels view the same registers as numbers of several types, which nvcc allows.
 target_compile_options(flexplan_emulated_kernels PRIVATE -Wall -Wextra -Wno-unknown-pragmas -fno-strict-aliasing)

@@ -1,7 +1,7 @@
-// Every kernel of native/cuda against a slow twin in double precision, or bit for bit against the scalar code of core/ and quant/.
-// Without a GPU the same kernels run under emulation (cuda_emulation/), their threads in several orders that must give the same bits.
-// Tolerances are bounds: u = 2^-24 is the rounding of one fp32 operation, h = 2^-11 that of fp16, 2^-8 of bf16. Tensor cores may cut off
-// where the CPU rounds, so their sums are allowed 2 u an addition.
+// Every kernel of native/cuda against a slow twin in double precision, or bit for bit against the scalar code of core/
+// and quant/. Without a GPU the same kernels run under emulation (cuda_emulation/), their threads in several orders
+// that must give the same bits. Tolerances are bounds: u = 2^-24 is the rounding of one fp32 operation, h = 2^-11 that
+// of fp16, 2^-8 of bf16. Tensor cores may cut off where the CPU rounds, so their sums are allowed 2 u an addition.
 #include "test/cuda_kernels_test.h"
 
 #include <algorithm>
@@ -21,13 +21,14 @@ bool sameNumbers(const std::vector<float>& a, const std::vector<float>& b) {
   return same;
 }
 
-// ---- Storage ---------------------------------------------------------------------------------------------------------------
+// ---- Storage --------------------------------------------------------------------------------------------------------
 
 std::vector<float> specialValues(Random& random) {
   std::vector<float> values = random.vector(2048, -70000, 70000);
   for (float& value : values) value = std::ldexp(value, static_cast<int>(random.below(60)) - 45);
   const float inf = std::numeric_limits<float>::infinity();
-  for (const float value : {0.0f, -0.0f, inf, -inf, 0x1p-25f, 0x1.8p-24f, 65504.0f, 65520.0f, -65519.0f}) values.push_back(value);
+  for (const float value : {0.0f, -0.0f, inf, -inf, 0x1p-25f, 0x1.8p-24f, 65504.0f, 65520.0f, -65519.0f})
+    values.push_back(value);
   return values;
 }
 
@@ -74,7 +75,8 @@ void testQuantizer(Checks& checks) {
   const float most = std::numeric_limits<float>::max(), tiny = std::numeric_limits<float>::denorm_min();
   for (const float constant : {0.0f, -0.0f, 1.0f, -2.5f, 65504.0f, -65504.0f, 0.1f, 1000.3f, tiny, -tiny, -3e-6f, most})
     groups.emplace_back(64, constant);
-  for (const std::vector<float>& values : {std::vector<float>{-most, most}, {-1e6f, 3}, {0, 1e6f}, {-most, 0, 1}, {0, tiny, 1e-7f}})
+  for (const std::vector<float>& values :
+       {std::vector<float>{-most, most}, {-1e6f, 3}, {0, 1e6f}, {-most, 0, 1}, {0, tiny, 1e-7f}})
     groups.push_back(values);
   for (const std::vector<float>& values : groups) {
     const auto cols = static_cast<int64_t>(values.size());
@@ -100,7 +102,8 @@ void testStoreKvRows(Checks& checks) {
         }
       const DeviceArray<float> deviceK(k), deviceV(v);
       const DeviceArray<std::byte> together(expected.size(), std::byte{1}), apart(expected.size(), std::byte{1});
-      cuda::storeKvRows(nullptr, type, deviceK.data(), deviceV.data(), stride, tokens, heads, dim, {together.data(), nullptr});
+      cuda::storeKvRows(nullptr, type, deviceK.data(), deviceV.data(), stride, tokens, heads, dim,
+                        {together.data(), nullptr});
       checks.that(together.values() == expected, named("storeKvRows", type, {heads, dim}));
       // Row t at place 4 - t.
       std::vector<std::byte*> places;
@@ -109,7 +112,8 @@ void testStoreKvRows(Checks& checks) {
                         {nullptr, DeviceArray<std::byte*>(places).data()});
       Bytes reversed;
       for (int64_t t = tokens - 1; t >= 0; --t)
-        reversed.insert(reversed.end(), expected.begin() + t * static_cast<int64_t>(bytes), expected.begin() + (t + 1) * static_cast<int64_t>(bytes));
+        reversed.insert(reversed.end(), expected.begin() + t * static_cast<int64_t>(bytes),
+                        expected.begin() + (t + 1) * static_cast<int64_t>(bytes));
       checks.that(apart.values() == reversed, named("storeKvRows to places", type, {heads, dim}));
     }
 }
@@ -122,7 +126,8 @@ void testCopies(Checks& checks) {
   Bytes expected(source.size());
   std::vector<cuda::CopySpan> spans;
   int64_t at = 0, most = 0;
-  for (const int64_t bytes : {int64_t{64}, int64_t{1}, int64_t{0}, int64_t{40000}, int64_t{15}, int64_t{16384}, int64_t{333}}) {
+  for (const int64_t bytes :
+       {int64_t{64}, int64_t{1}, int64_t{0}, int64_t{40000}, int64_t{15}, int64_t{16384}, int64_t{333}}) {
     const int64_t source0 = bytes % 2 == 0 ? 1024 : 1025;
     spans.push_back({to.data() + at, from.data() + source0, bytes});
     std::copy_n(source.begin() + source0, bytes, expected.begin() + at);
@@ -133,13 +138,14 @@ void testCopies(Checks& checks) {
   checks.that(to.values() == expected, "copySpans");
 }
 
-// ---- Element by element, token by token ------------------------------------------------------------------------------------
+// ---- Element by element, token by token -----------------------------------------------------------------------------
 
 double twinOf(Activation f, double x) {
   switch (f) {
     case Activation::kRelu: return std::max(x, 0.0);
     case Activation::kGelu: return x * std::erfc(-x / std::sqrt(2.0)) / 2;
-    case Activation::kGeluTanh: return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case Activation::kGeluTanh:
+      return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
     case Activation::kSilu: break;
   }
   return x / (1 + std::exp(-x));
@@ -160,10 +166,12 @@ void testActivations(Checks& checks) {
       bool close = true, closeGated = true;
       for (size_t i = 0; i < x.size(); ++i) {
         const double expected = twinOf(f, x[i]);
-        // The argument of the exponential is off by a few u of itself, which is at most some tens where the result is not 0.
+        // The argument of the exponential is off by a few u of itself, which is at most some tens where the result is
+        // not 0.
         const double tolerance = f == Activation::kRelu ? 0 : 16 * kU * std::abs(x[i]);
         close &= std::abs(y[i] - expected) <= tolerance;
-        closeGated &= std::abs(z[i] - expected * other[i]) <= std::abs(other[i]) * (tolerance + 2 * kU * std::abs(expected));
+        closeGated &=
+            std::abs(z[i] - expected * other[i]) <= std::abs(other[i]) * (tolerance + 2 * kU * std::abs(expected));
       }
       const std::string name = "activation " + std::to_string(static_cast<int>(f));
       checks.that(close, name);
@@ -195,7 +203,8 @@ void testNorms(Checks& checks) {
       const float epsilon = 1e-5f;
       const auto x = random.vector(tokens * size, -1, 3), weight = random.vector(size), bias = random.vector(size);
       const DeviceArray<float> y(x), deviceBias(bias);
-      cuda::norm(nullptr, y.data(), DeviceArray<float>(weight).data(), rms ? nullptr : deviceBias.data(), epsilon, tokens, size, y.data());
+      cuda::norm(nullptr, y.data(), DeviceArray<float>(weight).data(), rms ? nullptr : deviceBias.data(), epsilon,
+                 tokens, size, y.data());
       const auto got = y.values();
       bool close = true;
       for (int64_t t = 0; t < tokens; ++t) {
@@ -209,7 +218,8 @@ void testNorms(Checks& checks) {
           const double shift = rms ? 0 : bias[index(i)];
           const double expected = (row[i] - mean) * inverse * weight[index(i)] + shift;
           // The mean is off by depth u spread, which the division by the deviation enlarges.
-          const double tolerance = (static_cast<double>(size) / 32 + 16) * kU * (spread * inverse * 2 + std::abs(shift));
+          const double tolerance =
+              (static_cast<double>(size) / 32 + 16) * kU * (spread * inverse * 2 + std::abs(shift));
           close &= std::abs(got[index(t * size + i)] - expected) <= tolerance;
         }
       }
@@ -225,10 +235,11 @@ void testRope(Checks& checks) {
     const std::vector<int32_t> positions{0, 1, 2, 3, 100, 4095, 131071};
     std::vector<float> frequencies;
     for (int64_t d = 0; d < headDim / 2; ++d)
-      frequencies.push_back(static_cast<float>(std::pow(10000.0, -2.0 * static_cast<double>(d) / static_cast<double>(headDim))));
+      frequencies.push_back(
+          static_cast<float>(std::pow(10000.0, -2.0 * static_cast<double>(d) / static_cast<double>(headDim))));
     const DeviceArray<float> device(x);
-    cuda::rope(nullptr, DeviceArray<int32_t>(positions).data(), DeviceArray<float>(frequencies).data(), tokens, heads, headDim, stride,
-               device.data());
+    cuda::rope(nullptr, DeviceArray<int32_t>(positions).data(), DeviceArray<float>(frequencies).data(), tokens, heads,
+               headDim, stride, device.data());
     const auto y = device.values();
     bool close = true, untouched = true;
     for (int64_t t = 0; t < tokens; ++t) {
@@ -259,7 +270,7 @@ void testRepeatRow(Checks& checks) {
   }
 }
 
-// ---- Everything, in every order of threads ---------------------------------------------------------------------------------
+// ---- Everything, in every order of threads --------------------------------------------------------------------------
 
 void testAll(Checks& checks) {
   testConversions(checks);

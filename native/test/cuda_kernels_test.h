@@ -15,7 +15,8 @@
 
 namespace flexplan::test {
 
-// Runs body once on a GPU; under emulation with the threads of a block taking turns from the last to the first, and shuffled.
+// Runs body once on a GPU; under emulation with the threads of a block taking turns from the last to the first, and
+// shuffled.
 inline void forEachOrder(const std::function<void()>& body) {
 #if defined(FLEXPLAN_CUDA_EMULATION)
   using cuda::emulation::Order;
@@ -30,7 +31,8 @@ inline void forEachOrder(const std::function<void()>& body) {
 }
 
 // What body returns; a failed check when it differs in bits between orders of threads.
-inline std::vector<float> inEveryOrder(Checks& checks, const std::string& name, const std::function<std::vector<float>()>& body) {
+inline std::vector<float> inEveryOrder(Checks& checks, const std::string& name,
+                                       const std::function<std::vector<float>()>& body) {
   std::vector<float> first;
   int runs = 0;
   forEachOrder([&] {

@@ -1,4 +1,5 @@
-// Matmul of every type and size class against a twin in double precision; bits must not depend on pieces, neighbours or threads.
+// Matmul of every type and size class against a twin in double precision; bits must not depend on pieces, neighbours or
+// threads.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -26,7 +27,8 @@ struct DeviceMatmul {
   DeviceArray<std::byte> input;
   cuda::Matmul op{};
 
-  // spoil: bytes that the pieces lie beside an aligned address. A copy of its own for each piece, so that reading past one is seen.
+  // spoil: bytes that the pieces lie beside an aligned address. A copy of its own for each piece, so that reading past
+  // one is seen.
   DeviceMatmul(const MatmulCase& c, std::array<int64_t, 2> splits, size_t spoil, int64_t firstToken, int64_t tokens)
       : x(padded(c, firstToken, tokens)), bias(c.bias), out(index(tokens * (c.rows + 3)), -7),
         input(index(cuda::matmulInputBytes(c.type, tokens, c.cols)), std::byte{0xff}) {
@@ -55,13 +57,14 @@ struct DeviceMatmul {
     const std::vector<float> values = out.values();
     std::vector<float> dense;
     for (size_t at = 0; at < values.size(); at += index(c.rows + 3))
-      dense.insert(dense.end(), values.begin() + static_cast<int64_t>(at), values.begin() + static_cast<int64_t>(at) + c.rows);
+      dense.insert(dense.end(), values.begin() + static_cast<int64_t>(at),
+                   values.begin() + static_cast<int64_t>(at) + c.rows);
     return dense;
   }
 };
 
-std::vector<float> run(const MatmulCase& c, std::array<int64_t, 2> splits = {0, 0}, size_t spoil = 0, int64_t firstToken = 0,
-                       int64_t tokens = -1) {
+std::vector<float> run(const MatmulCase& c, std::array<int64_t, 2> splits = {0, 0}, size_t spoil = 0,
+                       int64_t firstToken = 0, int64_t tokens = -1) {
   if (tokens < 0) tokens = c.tokens;
   const DeviceMatmul device(c, splits, spoil, firstToken, tokens);
   cuda::matmul(nullptr, &device.op, 1, tokens);
@@ -71,7 +74,8 @@ std::vector<float> run(const MatmulCase& c, std::array<int64_t, 2> splits = {0, 
 // x as it is multiplied.
 double rounded(DataType type, float x) {
   if (type == DataType::kFloat32) return x;
-  return type == DataType::kBFloat16 ? bfloat16ToFloat(floatToBFloat16(x)) : float16ToFloat(floatToFloat16(std::clamp(x, -65504.0f, 65504.0f)));
+  return type == DataType::kBFloat16 ? bfloat16ToFloat(floatToBFloat16(x))
+                                     : float16ToFloat(floatToFloat16(std::clamp(x, -65504.0f, 65504.0f)));
 }
 
 bool matchesTwin(const MatmulCase& c, const std::vector<float>& out) {
@@ -92,10 +96,10 @@ bool matchesTwin(const MatmulCase& c, const std::vector<float>& out) {
   return true;
 }
 
-constexpr std::array<std::array<int64_t, 3>, 20> kSizes{{{1, 1, 64}, {1, 16, 128}, {1, 33, 1}, {3, 40, 1024}, {8, 17, 320},
-                                                         {9, 16, 576}, {16, 70, 2112}, {13, 5, 65}, {17, 64, 64}, {17, 3, 40},
-                                                         {40, 65, 192}, {64, 64, 320}, {65, 128, 128}, {128, 129, 64}, {130, 40, 256},
-                                                         {70, 7, 100}, {2, 300, 8}, {300, 20, 64}, {5, 130, 130}, {1100, 9, 64}}};
+constexpr std::array<std::array<int64_t, 3>, 20> kSizes{
+    {{1, 1, 64},     {1, 16, 128}, {1, 33, 1},  {3, 40, 1024}, {8, 17, 320},  {9, 16, 576},   {16, 70, 2112},
+     {13, 5, 65},    {17, 64, 64}, {17, 3, 40}, {40, 65, 192}, {64, 64, 320}, {65, 128, 128}, {128, 129, 64},
+     {130, 40, 256}, {70, 7, 100}, {2, 300, 8}, {300, 20, 64}, {5, 130, 130}, {1100, 9, 64}}};
 
 void testValues(Checks& checks) {
   Random random(20);
@@ -118,10 +122,12 @@ void testBits(Checks& checks) {
       // Parts that take the same kernel as the whole.
       const int64_t part = tokens > cuda::kSomeTokens ? tokens - 20 : tokens > cuda::kFewTokens ? 45 : 5;
       const std::vector<float> some = run(c, {0, 0}, 0, tokens - part, part);
-      checks.that(sameBits(some, {all.end() - static_cast<int64_t>(some.size()), all.end()}), named("matmul tokens", type, {part, tokens}));
+      checks.that(sameBits(some, {all.end() - static_cast<int64_t>(some.size()), all.end()}),
+                  named("matmul tokens", type, {part, tokens}));
       // Off by 4 bytes: 4-bit rows lie like that, others take the kernel for odd sizes.
       const std::vector<float> spoilt = run(c, {first, second}, 4);
-      checks.that(type == DataType::kInt4 ? sameBits(all, spoilt) : matchesTwin(c, spoilt), named("matmul unaligned", type, {tokens, rows, cols}));
+      checks.that(type == DataType::kInt4 ? sameBits(all, spoilt) : matchesTwin(c, spoilt),
+                  named("matmul unaligned", type, {tokens, rows, cols}));
     }
 }
 
@@ -138,12 +144,14 @@ void testSeveral(Checks& checks) {
       cuda::matmul(nullptr, ops, 3, tokens);
       cases[1].bias.assign(1, 0);
       for (size_t i = 0; i < cases.size(); ++i)
-        checks.that(sameBits(devices[i].result(cases[i]), run(cases[i])), named("several matmuls", type, {tokens, static_cast<int64_t>(i)}));
+        checks.that(sameBits(devices[i].result(cases[i]), run(cases[i])),
+                    named("several matmuls", type, {tokens, static_cast<int64_t>(i)}));
     }
 }
 
 // Experts with the given numbers of tokens, their rows one after the other in one x and one out.
-void testExpertsWith(Checks& checks, Random& random, DataType type, const std::vector<int64_t>& counts, int64_t rows, int64_t cols) {
+void testExpertsWith(Checks& checks, Random& random, DataType type, const std::vector<int64_t>& counts, int64_t rows,
+                     int64_t cols) {
   std::vector<MatmulCase> cases;
   std::vector<int32_t> ends;
   int64_t tokens = 0;
@@ -198,7 +206,8 @@ void testInput(Checks& checks) {
   cuda::matmulInput(nullptr, DataType::kInt4, device.data(), 8, 1, 8, out.data());
   std::vector<float> expected{1, -2, 65504, -65504, 65504, -65504, 65504, 0};
   expected.resize(index(cuda::matmulInputStride(8)), 0);
-  checks.that(decodeRows(DataType::kFloat16, out.values(), cuda::matmulInputStride(8)) == expected, "matmulInput saturates and pads");
+  checks.that(decodeRows(DataType::kFloat16, out.values(), cuda::matmulInputStride(8)) == expected,
+              "matmulInput saturates and pads");
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Choosing tokens, on the CPU and on the GPU, against a twin that adds probabilities one after the other in extended precision.
+// Choosing tokens, on the CPU and on the GPU, against a twin that adds probabilities one after the other in extended
+// precision.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -21,7 +22,8 @@ std::vector<Candidate> candidatesOf(const std::vector<float>& logits, const Toke
   const float highest = *std::max_element(logits.begin(), logits.end());
   std::vector<Candidate> all;
   for (size_t id = 0; id < logits.size(); ++id) {
-    const long double exponent = (static_cast<long double>(logits[id]) - highest) / static_cast<long double>(choice.temperature);
+    const long double exponent =
+        (static_cast<long double>(logits[id]) - highest) / static_cast<long double>(choice.temperature);
     all.push_back({std::exp(exponent), logits[id], static_cast<int32_t>(id)});
   }
   if (choice.topP < 1)
@@ -31,7 +33,8 @@ std::vector<Candidate> candidatesOf(const std::vector<float>& logits, const Toke
   return all;
 }
 
-// The range of sums, as fractions of all, that each token answers for is off by `error` at either end: whether the token may be chosen.
+// The range of sums, as fractions of all, that each token answers for is off by `error` at either end: whether the
+// token may be chosen.
 bool mayBe(int32_t token, const std::vector<float>& logits, const TokenChoice& choice, double error) {
   if (choice.temperature <= 0) return token == std::max_element(logits.begin(), logits.end()) - logits.begin();
   const auto all = candidatesOf(logits, choice);
@@ -56,7 +59,8 @@ bool mayBe(int32_t token, const std::vector<float>& logits, const TokenChoice& c
   return false;
 }
 
-// Of the sums on the GPU: weights are off by the roundings of the exponent (u of it, twice), of the exponential (a few u), and to 2^-40.
+// Of the sums on the GPU: weights are off by the roundings of the exponent (u of it, twice), of the exponential (a few
+// u), and to 2^-40.
 double errorOf(const std::vector<float>& logits, const TokenChoice& choice) {
   const float highest = *std::max_element(logits.begin(), logits.end());
   double error = 0, total = 0;
@@ -79,14 +83,16 @@ std::vector<float> someLogits(Random& random, int64_t vocabSize, int kind) {
 }
 
 std::vector<TokenChoice> someChoices(Random& random) {
-  std::vector<TokenChoice> choices{{0, 1, 0.5}, {0, 0.5, 0.5}, {1, 1, 0}, {1, 0.9, 0}, {1, 1, 1 - 0x1p-53}, {1, 0.5, 1 - 0x1p-53}, {0.7, 1e-9, 0.5}};
+  std::vector<TokenChoice> choices{{0, 1, 0.5},         {0, 0.5, 0.5},         {1, 1, 0},       {1, 0.9, 0},
+                                   {1, 1, 1 - 0x1p-53}, {1, 0.5, 1 - 0x1p-53}, {0.7, 1e-9, 0.5}};
   for (const double temperature : {0.01, 1.0, 5.0})
     for (const double topP : {0.05, 0.95, 1.0})
       choices.push_back({temperature, topP, random.uniform(0, 1)});
   return choices;
 }
 
-std::vector<int32_t> chooseOnDevice(const std::vector<float>& rows, const std::vector<TokenChoice>& choices, int64_t vocabSize) {
+std::vector<int32_t> chooseOnDevice(const std::vector<float>& rows, const std::vector<TokenChoice>& choices,
+                                    int64_t vocabSize) {
   const DeviceArray<int32_t> tokens(choices.size(), -1);
   cuda::chooseTokens(nullptr, DeviceArray<float>(rows).data(), DeviceArray<TokenChoice>(choices).data(),
                      static_cast<int64_t>(choices.size()), vocabSize, tokens.data());
@@ -122,7 +128,8 @@ void testChoices(Checks& checks) {
       }
     }
   // Near-ties aside.
-  checks.that(numAsOnCpu >= numChosen * 995 / 1000, "the GPU chooses the CPU's tokens: " + std::to_string(numAsOnCpu) + " of " + std::to_string(numChosen));
+  checks.that(numAsOnCpu >= numChosen * 995 / 1000,
+              "the GPU chooses the CPU's tokens: " + std::to_string(numAsOnCpu) + " of " + std::to_string(numChosen));
 }
 
 // The frequencies of many draws are the probabilities, and nothing outside the nucleus is drawn.
@@ -139,16 +146,19 @@ void testFrequencies(Checks& checks) {
     std::array<int, 4> onDevice{}, onCpu{};
     for (const int32_t token : chooseOnDevice(rows, choices, 4)) ++onDevice[index(token)];
     for (const TokenChoice& choice : choices) ++onCpu[index(cpu::chooseToken(row, choice))];
-    const std::array<double, 4> expected = topP == 1 ? std::array<double, 4>{2, 8, 4, 6} : std::array<double, 4>{0, 80 / 7.0, 0, 60 / 7.0};
+    const std::array<double, 4> expected =
+        topP == 1 ? std::array<double, 4>{2, 8, 4, 6} : std::array<double, 4>{0, 80 / 7.0, 0, 60 / 7.0};
     for (size_t id = 0; id < 4; ++id)
-      checks.that(std::abs(onDevice[id] - expected[id]) <= 1 && std::abs(onCpu[id] - expected[id]) <= 1, named("frequencies", DataType::kFloat32, {static_cast<int64_t>(id)}));
+      checks.that(std::abs(onDevice[id] - expected[id]) <= 1 && std::abs(onCpu[id] - expected[id]) <= 1,
+                  named("frequencies", DataType::kFloat32, {static_cast<int64_t>(id)}));
   }
 }
 
 // Logits that are no numbers still choose a token of the vocabulary.
 void testStrangeLogits(Checks& checks) {
   const float nan = std::nanf(""), inf = std::numeric_limits<float>::infinity();
-  for (const std::vector<float>& row : {std::vector<float>{nan, nan, nan}, {nan, 2, 1}, {inf, 0, inf}, {-inf, -inf, -inf}, {-inf, 1, -inf}})
+  for (const std::vector<float>& row :
+       {std::vector<float>{nan, nan, nan}, {nan, 2, 1}, {inf, 0, inf}, {-inf, -inf, -inf}, {-inf, 1, -inf}})
     for (const TokenChoice& choice : {TokenChoice{0, 1, 0.9}, {1, 1, 0.9}, {1, 0.5, 0.9}}) {
       const int32_t token = chooseOnDevice(row, {choice}, 3)[0];
       checks.that(token >= 0 && token < 3, "strange logits");

@@ -196,8 +196,8 @@ std::vector<Sequence> promptsOfKinds(const std::vector<std::vector<int32_t>>& ki
   return sequences;
 }
 
-// What all of a kind share is computed by the first of them in the step, as far as it can be kept: there is room for the
-// rows of two prompts.
+// What all of a kind share is computed by the first of them in the step, as far as it can be kept: there is room for
+// the rows of two prompts.
 void testPrefixesOfEarlierItems(Checks& check, const TemporaryFolder& folder) {
   Random random(15);
   const TinyModel model(Family::kLlama, DataType::kFloat16, folder.file("kept-prefixes"));
@@ -406,7 +406,8 @@ void testDiagonal(Checks& check, const TemporaryFolder& folder) {
     check.that(result.numBlocks == 1, "diagonal: one block");
     check.that(steps < zigzagSteps, "diagonal: fewer steps, " + std::to_string(steps));
     for (const Tier tier : {Tier::kGpu, Tier::kCpu, Tier::kDisk})
-      check.that(result.kvCacheBytes[tier] <= expected.kvCacheBytes[tier] && result.peakBytes[tier] <= expected.peakBytes[tier],
+      check.that(result.kvCacheBytes[tier] <= expected.kvCacheBytes[tier] &&
+                     result.peakBytes[tier] <= expected.peakBytes[tier],
                  "diagonal: no more memory");
     const auto bytes = [](const RunResult& run) {
       return run.linkBytes[Phase::kPrefill][Link::kDiskToCpu] + run.linkBytes[Phase::kDecode][Link::kDiskToCpu];

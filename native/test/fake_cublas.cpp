@@ -1,5 +1,5 @@
-// A library with the five functions of cuBLAS that the engine uses, as cublas_api.h declares them: a slow product, queued on
-// the stream. Handles are numbers; what is called without one fails as cuBLAS would.
+// A library with the five functions of cuBLAS that the engine uses, as cublas_api.h declares them: a slow product,
+// queued on the stream. Handles are numbers; what is called without one fails as cuBLAS would.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

@@ -1,5 +1,6 @@
-// A GPU made of threads: each stream is a queue that a thread works off with random delays, device memory is host memory
-// of its own, and every rule that the real one has (what is pinned, what is device memory, what was freed) is checked.
+// A GPU made of threads: each stream is a queue that a thread works off with random delays, device memory is host
+// memory of its own, and every rule that the real one has (what is pinned, what is device memory, what was freed) is
+// checked.
 #pragma once
 
 #include <atomic>

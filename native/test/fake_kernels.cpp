@@ -62,7 +62,8 @@ void storeKvRows(Stream stream, DataType dtype, const float* k, const float* v, 
               {to.places ? nullptr : to.first, tokens * bytes}},
              [=] {
                std::vector<cpu::KvRun> runs;
-               for (int64_t t = 0; t < tokens; ++t) runs.push_back({to.places ? to.places[t] : to.first + t * bytes, 1});
+               for (int64_t t = 0; t < tokens; ++t)
+                 runs.push_back({to.places ? to.places[t] : to.first + t * bytes, 1});
                cpu::storeKvRows(pool(), {dtype, k, v, stride, numKvHeads, headDim}, runs);
              });
 }

@@ -1,4 +1,5 @@
-// The fitted 4-bit grid: every kernel set against the scalar meaning, and against the plain grid that it must not be worse than.
+// The fitted 4-bit grid: every kernel set against the scalar meaning, and against the plain grid that it must not be
+// worse than.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -99,9 +100,10 @@ void testFit(Checks& checks, ThreadPool& pool) {
 
 void testFitEdges(Checks& checks, ThreadPool& pool) {
   const float most = std::numeric_limits<float>::max(), tiny = std::numeric_limits<float>::denorm_min();
-  const std::vector<std::vector<float>> kinds{{0}, {1}, {-2.5f}, {0.1f}, {1000.3f}, {tiny}, {0, tiny}, {0, 1e-7f}, {1, 1.0000001f},
-                                              {-most, most}, {most}, {-most}, {-most, 0, 1}, {-1e6f, 3}, {0, 1e6f}, {-2e6f, -1e6f},
-                                              {65504, -65504}, {0, 0, 0, 0, 0, 0, 0, 1}, {1e-30f, 2e-30f, -1e-30f}, {-0.0f, 0.0f}};
+  const std::vector<std::vector<float>> kinds{
+      {0}, {1}, {-2.5f}, {0.1f}, {1000.3f}, {tiny}, {0, tiny}, {0, 1e-7f}, {1, 1.0000001f}, {-most, most}, {most},
+      {-most}, {-most, 0, 1}, {-1e6f, 3}, {0, 1e6f}, {-2e6f, -1e6f}, {65504, -65504}, {0, 0, 0, 0, 0, 0, 0, 1},
+      {1e-30f, 2e-30f, -1e-30f}, {-0.0f, 0.0f}};
   std::vector<float> values;
   for (const auto& kind : kinds)
     for (size_t i = 0; i < kInt4GroupSize; ++i) values.push_back(kind[i % kind.size()]);
@@ -115,7 +117,8 @@ void testFitEdges(Checks& checks, ThreadPool& pool) {
     const auto begin = static_cast<int64_t>(g) * kInt4GroupBytes, end = begin + kInt4GroupBytes;
     const bool same = std::equal(fitted.begin() + begin, fitted.begin() + end, twin.begin() + begin);
     checks.that(same, name("the scalar fit of an edge", static_cast<int>(g)));
-    checks.that(std::isfinite(errors[g]) && errors[g] <= plainErrors[g], name("finite and never worse at an edge", static_cast<int>(g)));
+    checks.that(std::isfinite(errors[g]) && errors[g] <= plainErrors[g],
+                name("finite and never worse at an edge", static_cast<int>(g)));
   }
 }
 

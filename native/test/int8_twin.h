@@ -45,8 +45,8 @@ inline Int8Product int8Product(const std::byte* row, const float* x, int64_t col
   return sum;
 }
 
-// Roundings in fp32 that a term goes through: the token's unit and its inverse, the product with it, up to 18 additions in a group, the
-// middle, the group's 3 operations, then the sum of groups and the bias.
+// Roundings in fp32 that a term goes through: the token's unit and its inverse, the product with it, up to 18 additions
+// in a group, the middle, the group's 3 operations, then the sum of groups and the bias.
 inline double int8Depth(int64_t cols) { return 26 + static_cast<double>(cols) / static_cast<double>(kInt4GroupSize); }
 
 }  // namespace flexplan::test

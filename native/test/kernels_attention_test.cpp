@@ -45,12 +45,14 @@ struct AttentionCase {
     std::vector<Bytes> seen(index(numPages));
     std::vector<const std::byte*> pages(index(numPages));
     for (int64_t n = numPages - 1; n >= 0; --n) {
-      const auto bytes = [&](int64_t row) { return rows.begin() + std::min(row, numRows) * static_cast<int64_t>(rowBytesOf()); };
+      const auto bytes = [&](int64_t row) {
+        return rows.begin() + std::min(row, numRows) * static_cast<int64_t>(rowBytesOf());
+      };
       seen[index(n)].assign(bytes(n * rowsPerPage), bytes((n + 1) * rowsPerPage));
       pages[index(n)] = seen[index(n)].data();
     }
-    const cpu::AttentionSequence sequence{{pages.data(), rowsPerPage, type}, past + first, count, q.data() + first * shape.qStride,
-                                          out.data()};
+    const cpu::AttentionSequence sequence{
+        {pages.data(), rowsPerPage, type}, past + first, count, q.data() + first * shape.qStride, out.data()};
     cpu::attention(pool, shape, {&sequence, 1});
     return out;
   }
@@ -99,10 +101,12 @@ struct AttentionCase {
   };
   Kept keptOf(const Scores& scores) const {
     const size_t size = scores.values.size();
-    const auto count = std::min(size, static_cast<size_t>(std::ceil(shape.sparseValueFraction * static_cast<double>(size))));
+    const auto count =
+        std::min(size, static_cast<size_t>(std::ceil(shape.sparseValueFraction * static_cast<double>(size))));
     std::vector<size_t> order(size);
     std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return scores.values[a] > scores.values[b]; });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return scores.values[a] > scores.values[b]; });
     Kept result{std::vector<bool>(size), std::vector<bool>(size)};
     for (size_t i = 0; i < count; ++i) result.kept[order[i]] = true;
     if (count == size || exactScores) return result;
@@ -131,16 +135,18 @@ struct AttentionCase {
         doubt[index(d)] += doubtful * std::abs(value[d]);
       }
     }
-    // Numerator and denominator: each weight is off by its score's error and the exponential's few u, each sum by its depth.
+    // Numerator and denominator: each weight is off by its score's error and the exponential's few u, each sum by its
+    // depth.
     const double relative = 2 * (2 * scores.error + 8 * kU + static_cast<double>(scores.values.size() + 7) * kU);
     for (int64_t d = 0; d < shape.headDim; ++d)
-      if (!(std::abs(out[d] - result[index(d)] / sum) <= (relative * size[index(d)] + doubt[index(d)]) / sum)) return false;
+      if (!(std::abs(out[d] - result[index(d)] / sum) <= (relative * size[index(d)] + doubt[index(d)]) / sum))
+        return false;
     return true;
   }
 };
 
-// q and K such that fp32 scores are exact and often equal, in every dtype: q in eighths, K whole numbers whose 4-bit grid is
-// that of the whole numbers. sqrt(dim) must be a power of two.
+// q and K such that fp32 scores are exact and often equal, in every dtype: q in eighths, K whole numbers whose 4-bit
+// grid is that of the whole numbers. sqrt(dim) must be a power of two.
 AttentionCase exactCase(Random& random, ThreadPool& pool, DataType dtype, int64_t heads, int64_t kvHeads, int64_t dim,
                         int64_t window, int64_t numPast, int64_t numQueries) {
   AttentionCase c(random, pool, dtype, heads, kvHeads, dim, window, numPast, numQueries);
@@ -208,9 +214,10 @@ void testAttention(Checks& checks, ThreadPool& pool) {
   struct Sizes {
     int64_t heads, kvHeads, dim, window, past, queries;
   };
-  const std::vector<Sizes> all{{1, 1, 8, 0, 0, 1},     {2, 2, 64, 0, 0, 70},    {4, 2, 80, 0, 130, 1},  {8, 2, 128, 0, 63, 3},
-                               {6, 1, 96, 0, 64, 1},   {10, 2, 20, 0, 7, 129},  {4, 4, 64, 5, 100, 40}, {4, 1, 72, 70, 150, 90},
-                               {8, 8, 128, 0, 200, 1}, {3, 3, 33, 1, 2, 66},    {16, 2, 64, 0, 0, 65},  {2, 1, 256, 64, 64, 1},
+  const std::vector<Sizes> all{{1, 1, 8, 0, 0, 1},     {2, 2, 64, 0, 0, 70},    {4, 2, 80, 0, 130, 1},
+                               {8, 2, 128, 0, 63, 3},  {6, 1, 96, 0, 64, 1},    {10, 2, 20, 0, 7, 129},
+                               {4, 4, 64, 5, 100, 40}, {4, 1, 72, 70, 150, 90}, {8, 8, 128, 0, 200, 1},
+                               {3, 3, 33, 1, 2, 66},   {16, 2, 64, 0, 0, 65},   {2, 1, 256, 64, 64, 1},
                                {12, 4, 24, 100, 0, 7}, {5, 5, 100, 0, 500, 1},  {32, 4, 16, 17, 300, 2}};
   for (const DataType type : kTypes)
     for (const Sizes& s : all)
@@ -240,7 +247,8 @@ void testSparseAttention(Checks& checks, ThreadPool& pool) {
       for (int64_t h = 0; h < 3; ++h) {
         const auto kept = c.keptOf(c.scoresOf(0, h)).kept;
         for (int64_t p = 0; p < 301; ++p) {
-          const auto v = c.rows.begin() + static_cast<int64_t>(index(p) * c.rowBytesOf() + index(3 + h) * rowBytes(type, 64));
+          const auto v =
+              c.rows.begin() + static_cast<int64_t>(index(p) * c.rowBytesOf() + index(3 + h) * rowBytes(type, 64));
           if (!kept[index(p)]) std::fill(v, v + static_cast<int64_t>(rowBytes(type, 64)), std::byte{0xff});
         }
       }
@@ -267,12 +275,16 @@ void testAttentionBatch(Checks& checks) {
         std::vector<const std::byte*> pages;
         for (const AttentionCase& c : cases) pages.push_back(c.rows.data());
         for (size_t i = 0; i < cases.size(); ++i)
-          sequences.push_back({{&pages[i], cases[i].past + cases[i].queries, type}, cases[i].past, cases[i].queries, cases[i].q.data(),
+          sequences.push_back({{&pages[i], cases[i].past + cases[i].queries, type},
+                               cases[i].past,
+                               cases[i].queries,
+                               cases[i].q.data(),
                                outputs[i].data()});
         cpu::attention(pool, cases[0].shape, sequences);
         bool same = true;
         for (size_t i = 0; i < cases.size(); ++i) same &= sameBits(outputs[i], cases[i].run(one, 0, cases[i].queries));
-        checks.that(same, named(fraction < 1 ? "sparse attention batch" : "attention batch", type, {threads, decodeOnly}));
+        checks.that(same,
+                    named(fraction < 1 ? "sparse attention batch" : "attention batch", type, {threads, decodeOnly}));
       }
     }
 }
@@ -294,16 +306,19 @@ void testAttentionCausality(Checks& checks, ThreadPool& pool) {
 void testAttentionWindow(Checks& checks, ThreadPool& pool) {
   Random random(14);
   for (const DataType type : kTypes)
-    for (const auto& [window, past, queries] : {std::tuple{1, 64, 1}, {5, 63, 1}, {9, 200, 1}, {70, 300, 1}, {64, 127, 12}, {17, 130, 70}})
+    for (const auto& [window, past, queries] :
+         {std::tuple{1, 64, 1}, {5, 63, 1}, {9, 200, 1}, {70, 300, 1}, {64, 127, 12}, {17, 130, 70}})
       for (const double fraction : {1.0, 0.3}) {
         AttentionCase c(random, pool, type, 8, 2, 72, window, past, queries);
         c.shape.sparseValueFraction = fraction;
         const std::vector<float> before = c.run(pool, 0, queries);
         const auto end = c.rows.begin() + static_cast<int64_t>(index(past + 1 - window) * c.rowBytesOf());
         std::fill(c.rows.begin(), end, std::byte{0xff});
-        checks.that(sameBits(before, c.run(pool, 0, queries)), named("rows before a window spoiled", type, {window, past, queries}));
+        checks.that(sameBits(before, c.run(pool, 0, queries)),
+                    named("rows before a window spoiled", type, {window, past, queries}));
         std::fill(end, end + static_cast<int64_t>(c.rowBytesOf()), std::byte{0xff});
-        checks.that(!sameBits(before, c.run(pool, 0, queries)), named("its first row spoiled", type, {window, past, queries}));
+        checks.that(!sameBits(before, c.run(pool, 0, queries)),
+                    named("its first row spoiled", type, {window, past, queries}));
       }
 }
 

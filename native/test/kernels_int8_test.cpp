@@ -16,7 +16,8 @@ struct TokenCase {
   Bytes weight;
 
   TokenCase(Random& random, int64_t numTokens, int64_t numCols)
-      : tokens(numTokens), cols(numCols), x(random.vector(numTokens * numCols)), weight(index(kRows) * rowBytes(DataType::kInt4, numCols)) {
+      : tokens(numTokens), cols(numCols), x(random.vector(numTokens * numCols)),
+        weight(index(kRows) * rowBytes(DataType::kInt4, numCols)) {
     const auto values = random.vector(kRows * cols, -0.5f, 1);
     for (int64_t r = 0; r < kRows; ++r) quantizeInt4(values.data() + r * cols, cols, row(r));
   }
@@ -25,7 +26,8 @@ struct TokenCase {
 
   std::vector<float> run(ThreadPool& pool) const {
     std::vector<float> out(index(tokens * kRows));
-    const cpu::Matmul op{{DataType::kInt4, cols, {{weight.data(), kRows}}, 1}, nullptr, x.data(), cols, out.data(), kRows};
+    const cpu::Matmul op{
+        {DataType::kInt4, cols, {{weight.data(), kRows}}, 1}, nullptr, x.data(), cols, out.data(), kRows};
     cpu::matmul(pool, {&op, 1}, tokens);
     return out;
   }
@@ -45,7 +47,8 @@ void testMagnitudes(Checks& checks, ThreadPool& pool) {
       for (int64_t r = 0; r < kRows; ++r) {
         const Int8Product twin = int8Product(c.row(r), c.x.data() + t * cols, cols);
         const double value = out[index(t * kRows + r)];
-        const double arithmetic = int8Depth(cols) * kU * twin.magnitude + std::numeric_limits<float>::denorm_min() * static_cast<double>(cols);
+        const double arithmetic = int8Depth(cols) * kU * twin.magnitude +
+                                  std::numeric_limits<float>::denorm_min() * static_cast<double>(cols);
         close &= std::abs(value - twin.value) <= arithmetic;
         rounded &= std::abs(value - twin.exact) <= arithmetic + twin.mostRounding * (1 + 256 * kU);
       }

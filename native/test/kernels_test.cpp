@@ -16,7 +16,7 @@ double operand(DataType weight, bool exact, float value) {
   return cpu::kernels().tokenLayout(weight, 1, 1, exact).pairs ? bfloat16ToFloat(floatToBFloat16(value)) : value;
 }
 
-// ---- Matmul ----------------------------------------------------------------------------------------------------------
+// ---- Matmul ---------------------------------------------------------------------------------------------------------
 
 struct MatmulCase {
   DataType type;
@@ -57,7 +57,8 @@ struct MatmulCase {
   bool matchesInt8Twin(const std::vector<float>& out) const {
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t t = 0; t < tokens; ++t) {
-        const Int8Product twin = int8Product(weight.data() + index(r) * rowBytes(type, cols), x.data() + t * cols, cols);
+        const Int8Product twin =
+            int8Product(weight.data() + index(r) * rowBytes(type, cols), x.data() + t * cols, cols);
         const double off = out[index(t * rows + r)] - (twin.value + bias[index(r)]);
         if (!(std::abs(off) <= int8Depth(cols) * kU * (twin.magnitude + std::abs(bias[index(r)])))) return false;
       }
@@ -114,7 +115,8 @@ void testMatmulBits(Checks& checks) {
       for (ThreadPool& pool : pools) {
         checks.that(sameBits(all, c.run(pool)), named("matmul threads", type, {pool.numThreads(), tokens, rows, cols}));
         const int64_t first = random.below(rows + 1), second = random.below(rows - first + 1);
-        checks.that(sameBits(all, c.run(pool, {first, second})), named("matmul pieces", type, {first, second, rows, cols}));
+        checks.that(sameBits(all, c.run(pool, {first, second})),
+                    named("matmul pieces", type, {first, second, rows, cols}));
       }
       for (const int64_t count : {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15, 27, 40}) {
         std::vector<float> parts;
@@ -140,29 +142,37 @@ void testSeveralMatmuls(Checks& checks, ThreadPool& pool) {
   }
   std::vector<cpu::Matmul> ops;
   for (size_t i = 0; i < cases.size(); ++i)
-    ops.push_back({{cases[i].type, cols, {{cases[i].weight.data(), cases[i].rows}}, 1}, i == 1 ? nullptr : cases[i].bias.data(),
-                   x.data(), cols, outputs[i].data(), cases[i].rows});
+    ops.push_back({{cases[i].type, cols, {{cases[i].weight.data(), cases[i].rows}}, 1},
+                   i == 1 ? nullptr : cases[i].bias.data(),
+                   x.data(),
+                   cols,
+                   outputs[i].data(),
+                   cases[i].rows});
   cases[1].bias.assign(1, 0);
   cpu::matmul(pool, ops, tokens);
   for (size_t i = 0; i < cases.size(); ++i)
-    checks.that(sameBits(outputs[i], cases[i].run(pool)), named("several matmuls", cases[i].type, {static_cast<int64_t>(i)}));
+    checks.that(sameBits(outputs[i], cases[i].run(pool)),
+                named("several matmuls", cases[i].type, {static_cast<int64_t>(i)}));
 }
 
-// ---- Storage ---------------------------------------------------------------------------------------------------------
+// ---- Storage --------------------------------------------------------------------------------------------------------
 
 void testHalf(Checks& checks) {
   // Round trip of all fp16 and bf16 numbers; then midpoints between neighbours go to the even one.
   for (uint32_t i = 0; i < 0x10000; ++i) {
     const auto half = static_cast<uint16_t>(i);
     const bool nan16 = (i & 0x7fff) > 0x7c00, nanB = (i & 0x7fff) > 0x7f80;
-    checks.that(nan16 ? std::isnan(float16ToFloat(half)) : floatToFloat16(float16ToFloat(half)) == half, "fp16 round trip");
-    checks.that(nanB ? std::isnan(bfloat16ToFloat(half)) : floatToBFloat16(bfloat16ToFloat(half)) == half, "bf16 round trip");
+    checks.that(nan16 ? std::isnan(float16ToFloat(half)) : floatToFloat16(float16ToFloat(half)) == half,
+                "fp16 round trip");
+    checks.that(nanB ? std::isnan(bfloat16ToFloat(half)) : floatToBFloat16(bfloat16ToFloat(half)) == half,
+                "bf16 round trip");
     if ((i & 0x7fff) >= 0x7bff) continue;
     const float middle = (float16ToFloat(half) + float16ToFloat(static_cast<uint16_t>(half + 1))) / 2;
     checks.that(floatToFloat16(middle) == (half & 1 ? half + 1 : half), "fp16 midpoint");
   }
   checks.that(floatToFloat16(65519.996f) == 0x7bff && floatToFloat16(65520.0f) == 0x7c00, "fp16 overflow");
-  checks.that(float16ToFloat(0x0001) == 0x1p-24f && float16ToFloat(0x3c00) == 1 && float16ToFloat(0xc000) == -2, "fp16 values");
+  checks.that(float16ToFloat(0x0001) == 0x1p-24f && float16ToFloat(0x3c00) == 1 && float16ToFloat(0xc000) == -2,
+              "fp16 values");
 }
 
 void testConversions(Checks& checks, ThreadPool& pool) {
@@ -170,11 +180,13 @@ void testConversions(Checks& checks, ThreadPool& pool) {
   std::vector<float> special = random.vector(4096, -70000, 70000);
   for (float& value : special) value = std::ldexp(value, static_cast<int>(random.below(60)) - 45);
   const float inf = std::numeric_limits<float>::infinity(), nan = std::nanf("");
-  for (const float value : {0.0f, -0.0f, inf, -inf, nan, 0x1p-25f, 0x1.8p-24f, 65504.0f, 65520.0f, -65519.0f}) special.push_back(value);
+  for (const float value : {0.0f, -0.0f, inf, -inf, nan, 0x1p-25f, 0x1.8p-24f, 65504.0f, 65520.0f, -65519.0f})
+    special.push_back(value);
   for (const DataType type : kTypes)
     for (const int64_t cols : {1, 5, 16, 63, 64, 65, 100, 128, 193}) {
       const bool int4 = type == DataType::kInt4;
-      const std::vector<float> values = int4 ? random.vector(cols * 3, -3, 5) : std::vector<float>(special.end() - cols, special.end());
+      const std::vector<float> values =
+          int4 ? random.vector(cols * 3, -3, 5) : std::vector<float>(special.end() - cols, special.end());
       const auto rows = static_cast<int64_t>(values.size()) / cols;
       const Bytes expected = encode(type, values, cols);
       Bytes bytes(expected.size());
@@ -197,8 +209,8 @@ void testConversions(Checks& checks, ThreadPool& pool) {
   checks.that(bytes == expectedB, named("bf16 special values", DataType::kBFloat16, {}));
 }
 
-// Largest |value - decoded| of one group, by the kernels in use, and the same in steps of the scale after the rounding of the
-// decoded value is allowed for. Infinite if something is not finite or differs from the scalar quantizer.
+// Largest |value - decoded| of one group, by the kernels in use, and the same in steps of the scale after the rounding
+// of the decoded value is allowed for. Infinite if something is not finite or differs from the scalar quantizer.
 struct GroupError {
   double steps, worst;
 };
@@ -237,10 +249,12 @@ void testQuantizer(Checks& checks, ThreadPool& pool) {
     checks.that(quantizationError(pool, std::vector<float>(64, constant)).worst == 0, name("constant group, exact"));
   const float tiny = std::numeric_limits<float>::denorm_min();
   for (const float constant : {0.1f, -0.1f, 1000.3f, tiny, -tiny, 1e-9f, -3e-6f})
-    checks.that(quantizationError(pool, std::vector<float>(64, constant)).steps <= half, name("constant group, rounded"));
+    checks.that(quantizationError(pool, std::vector<float>(64, constant)).steps <= half,
+                name("constant group, rounded"));
   checks.that(quantizationError(pool, {0, tiny, 1e-7f}).worst <= 0x1p-25, name("tiny range"));
   const float most = std::numeric_limits<float>::max();
-  for (const std::vector<float>& values : {std::vector<float>{-most, most}, {most, most}, {-most, -most}, {-1e6f, 3}, {0, 1e6f}, {-most, 0, 1}})
+  for (const std::vector<float>& values :
+       {std::vector<float>{-most, most}, {most, most}, {-most, -most}, {-1e6f, 3}, {0, 1e6f}, {-most, 0, 1}})
     checks.that(std::isfinite(quantizationError(pool, values).worst), name("beyond fp16 stays finite"));
   checks.that(quantizationError(pool, {-60000, 60000, 5, 0, 900000}).steps <= half, name("wide range"));
   // Padding does not widen the range: 65 values whose last is alone in its group.
@@ -252,13 +266,14 @@ void testQuantizer(Checks& checks, ThreadPool& pool) {
   checks.that(float16ToFloat(scale) * 15 <= 0x1p-7f * 1.01f, name("padding is no part of the range"));
 }
 
-// ---- Functions of one value and of one token ----------------------------------------------------------------------------
+// ---- Functions of one value and of one token ------------------------------------------------------------------------
 
 double twinOf(Activation f, double x) {
   switch (f) {
     case Activation::kRelu: return std::max(x, 0.0);
     case Activation::kGelu: return x * std::erfc(-x / std::sqrt(2.0)) / 2;
-    case Activation::kGeluTanh: return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+    case Activation::kGeluTanh:
+      return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
     case Activation::kSilu: break;
   }
   return x / (1 + std::exp(-x));
@@ -278,7 +293,8 @@ void testActivations(Checks& checks, ThreadPool& pool) {
       const double expected = twinOf(f, x[i]);
       const double tolerance = f == Activation::kRelu ? 0 : 10 * kU * std::abs(x[i]);
       close &= std::abs(y[i] - expected) <= tolerance;
-      closeGated &= std::abs(gated[i] - expected * other[i]) <= std::abs(other[i]) * (tolerance + 2 * kU * std::abs(expected));
+      closeGated &=
+          std::abs(gated[i] - expected * other[i]) <= std::abs(other[i]) * (tolerance + 2 * kU * std::abs(expected));
       one[0] = x[i];
       if (i % 100 == 0) cpu::activate(pool, f, nullptr, 1, one.data());
       if (i % 100 == 0) alone &= sameBits(one, {y[i]});
@@ -335,7 +351,8 @@ void testNorms(Checks& checks, ThreadPool& pool) {
           const double shift = rms ? 0 : bias[index(i)];
           const double expected = (x[index(t * size + i)] - n.mean) * n.inverse * weight[index(i)] + shift;
           // The mean is off by depth u spread, which the division by the deviation enlarges.
-          const double tolerance = (static_cast<double>(size) / 4 + 16) * kU * (n.spread * n.inverse * 2 + std::abs(shift));
+          const double tolerance =
+              (static_cast<double>(size) / 4 + 16) * kU * (n.spread * n.inverse * 2 + std::abs(shift));
           close &= std::abs(y[index(t * size + i)] - expected) <= tolerance;
         }
       }
@@ -351,7 +368,8 @@ void testRope(Checks& checks, ThreadPool& pool) {
     const std::vector<int32_t> positions{0, 1, 2, 3, 100, 4095, 131071};
     std::vector<float> frequencies, y = x;
     for (int64_t d = 0; d < headDim / 2; ++d)
-      frequencies.push_back(static_cast<float>(std::pow(10000.0, -2.0 * static_cast<double>(d) / static_cast<double>(headDim))));
+      frequencies.push_back(
+          static_cast<float>(std::pow(10000.0, -2.0 * static_cast<double>(d) / static_cast<double>(headDim))));
     cpu::rope(pool, positions.data(), frequencies.data(), tokens, heads, headDim, stride, y.data());
     bool close = true, untouched = true;
     for (int64_t t = 0; t < tokens; ++t) {
@@ -363,7 +381,8 @@ void testRope(Checks& checks, ThreadPool& pool) {
                                        : row[d] * std::cos(angle) + row[d - half] * std::sin(angle);
         close &= std::abs(y[index(t * stride + i)] - turned) <= 8 * kU;
       }
-      for (int64_t i = heads * headDim; i < stride; ++i) untouched &= y[index(t * stride + i)] == x[index(t * stride + i)];
+      for (int64_t i = heads * headDim; i < stride; ++i)
+        untouched &= y[index(t * stride + i)] == x[index(t * stride + i)];
     }
     checks.that(close && untouched, named("rope", DataType::kFloat32, {headDim}));
   }
@@ -373,7 +392,8 @@ void testDispatch(Checks& checks) {
   checks.that(std::string(cpu::availableIsas()[0]) == "generic", "generic kernels are always there");
   checks.that(cpu::availableIsas().size() == cpu::availableKernels().size(), "one name per kernel set");
   for (size_t i = 0; i < cpu::availableKernels().size(); ++i)
-    checks.that(std::string(cpu::availableIsas()[i]) == cpu::availableKernels()[i]->name, "names in the order of the sets");
+    checks.that(std::string(cpu::availableIsas()[i]) == cpu::availableKernels()[i]->name,
+                "names in the order of the sets");
 }
 
 void testElements(Checks& checks, ThreadPool& pool) {

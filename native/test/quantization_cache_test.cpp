@@ -34,7 +34,8 @@ void write(const std::string& path, const std::string& content) {
 // A model, a cache file for it, and what it answers without one.
 struct Case {
   explicit Case(Family family)
-      : model(family, DataType::kBFloat16, folder.file("model")), sequences(makeSequences(model)), cache(folder.file("cache")) {
+      : model(family, DataType::kBFloat16, folder.file("model")), sequences(makeSequences(model)),
+        cache(folder.file("cache")) {
     base = plainConfig(model, folder);
     base.weightBits = 4;
     expected = logitsOf(base);

@@ -25,13 +25,15 @@ if [ $# -eq 0 ]; then set -- address,undefined thread; fi
 for sanitizer in "$@"; do
   build=build/sanitize-${sanitizer//,/-}
   # Where threads meet; what a kernel does inside its thread is for the others.
-  tests=(kernels int4_fit thread_pool tier admission engine quantization_cache cuda_kernels cuda_emulated_engine cuda_device)
+  tests=(kernels int4_fit thread_pool tier admission engine quantization_cache
+    cuda_kernels cuda_emulated_engine cuda_device)
   if [ "$sanitizer" = thread ]; then tests=(thread_pool tier engine quantization_cache); fi
   SECONDS=0
   quietly cmake -S native -B "$build" -DSANITIZE="$sanitizer" -DFLEXPLAN_CUDA=OFF
   quietly cmake --build "$build" --parallel "${JOBS:-$(nproc)}" --target "${tests[@]/%/_test}"
   built=$SECONDS
   selection="^($(IFS='|' && echo "${tests[*]}"))(\..*)?$"  # a test may be in parts: cuda_kernels.matmul
-  quietly "${fixed_addresses[@]}" ctest --test-dir "$build" -R "$selection" --output-on-failure --no-tests=error --parallel "${JOBS:-$(nproc)}" --timeout 3600
+  quietly "${fixed_addresses[@]}" ctest --test-dir "$build" -R "$selection" --output-on-failure --no-tests=error \
+    --parallel "${JOBS:-$(nproc)}" --timeout 3600
   echo "native tests under the $sanitizer sanitizer: clean (built in $built s, ran in $((SECONDS - built)) s)"
 done

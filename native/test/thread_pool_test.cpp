@@ -26,7 +26,8 @@ void testCoverage(Checks& checks) {
         });
         bool once = small;
         for (const auto& n : seen) once &= n == 1;
-        checks.that(once, "each index once: " + std::to_string(threads) + " " + std::to_string(count) + " " + std::to_string(grain));
+        checks.that(once, "each index once: " + std::to_string(threads) + " " + std::to_string(count) + " " +
+                              std::to_string(grain));
       }
   }
 }

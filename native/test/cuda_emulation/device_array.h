@@ -1,5 +1,5 @@
-// Memory that kernels work on: of the GPU, or, under emulation, of exactly the size asked for, so that a sanitizer sees every access
-// beyond it.
+// Memory that kernels work on: of the GPU, or, under emulation, of exactly the size asked for, so that a sanitizer sees
+// every access beyond it.
 #pragma once
 
 #include <cstdlib>
@@ -37,7 +37,9 @@ inline void* takeMemory(size_t bytes) {
 }
 inline void giveMemory(void* memory) { cudaFree(memory); }
 // Waits for all kernels before it: the default stream.
-inline void copyMemory(void* to, const void* from, size_t bytes) { check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault)); }
+inline void copyMemory(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpy(to, from, bytes, cudaMemcpyDefault));
+}
 #endif
 
 template <typename T>

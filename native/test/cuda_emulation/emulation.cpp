@@ -73,8 +73,8 @@ Block block;
 Order threadOrder = Order::kForward;
 test::Random shuffle(0);
 
-// The sanitizer's own longjmp forgets all that it knows of the stack it leaves: red zones are lost, and it takes far longer than what
-// the kernel does between two switches. It is told of each switch below, so libc's may be used.
+// The sanitizer's own longjmp forgets all that it knows of the stack it leaves: red zones are lost, and it takes far
+// longer than what the kernel does between two switches. It is told of each switch below, so libc's may be used.
 #if defined(__SANITIZE_ADDRESS__)
 using Jump = void (*)(std::jmp_buf, int);
 const auto jump = reinterpret_cast<Jump>(dlsym(dlopen("libc.so.6", RTLD_LAZY), "_longjmp"));
@@ -191,7 +191,8 @@ bool runLanes(size_t warp, const std::vector<size_t>& lanes) {
   return progress;
 }
 
-// Each warp runs as far as it gets before the next has its turn: what keeps them together is the block's barriers alone.
+// Each warp runs as far as it gets before the next has its turn: what keeps them together is the block's barriers
+// alone.
 void runBlock() {
   const std::vector<size_t> warps = orderTurns(block.warps.size()), lanes = orderTurns(kWarpSize);
   for (bool progress = true; progress;) {

@@ -1,6 +1,7 @@
-// The least of CUDA that the kernels of native/cuda use, on the CPU: each thread of a block is a fiber, blocks run one after the
-// other. What a GPU leaves undefined is made to fail: shared memory starts as garbage and is allocated at its exact size,
-// asynchronous copies leave garbage until they are awaited, and threads run in an order that the test chooses.
+// The least of CUDA that the kernels of native/cuda use, on the CPU: each thread of a block is a fiber, blocks run one
+// after the other. What a GPU leaves undefined is made to fail: shared memory starts as garbage and is allocated at its
+// exact size, asynchronous copies leave garbage until they are awaited, and threads run in an order that the test
+// chooses.
 #pragma once
 
 #include <array>
@@ -61,7 +62,8 @@ const T* exchange(const T& mine) {
   return reinterpret_cast<const T*>(exchangeBytes(&mine, sizeof(T)));
 }
 
-// cp.async of the calling thread: the 16 bytes at `to` are garbage until a wait covers their group. from == null: zeros.
+// cp.async of the calling thread: the 16 bytes at `to` are garbage until a wait covers their group. from == null:
+// zeros.
 void copyAsync(void* to, const void* from);
 void copyAsyncCommit();
 // Waits for all but the newest `pending` groups.
