@@ -18,6 +18,7 @@ export interface PlanRequest extends Omit<DeviceRequest, 'device' | 'linkBandwid
   readonly hw: string;
   readonly weightBits?: 16 | 4 | 'auto' | undefined;
   readonly kvBits?: 16 | 4 | 'auto' | undefined;
+  readonly sparseValues?: number | undefined;
   readonly maxLatencySeconds?: number | undefined;
   readonly gpuBatchSize?: number | undefined;
   readonly numGpuBatches?: number | undefined;
@@ -38,8 +39,9 @@ async function resolveJob(request: PlanRequest): Promise<ResolvedJob> {
   const hardware = cappedProfile(request.hw, request);
   const model = await loadModel(request.model);
   const workload = await chosenWorkload(request, model);
-  const { weightBits, kvBits: kvCacheBits, maxLatencySeconds, gpuBatchSize, numGpuBatches } = request;
-  const chosen = { weightBits, kvCacheBits, maxLatencySeconds, gpuBatchSize, numGpuBatches };
+  const { weightBits, kvBits: kvCacheBits, maxLatencySeconds, gpuBatchSize, numGpuBatches, sparseValues } = request;
+  const sparseValueFraction = sparseValues;
+  const chosen = { weightBits, kvCacheBits, maxLatencySeconds, gpuBatchSize, numGpuBatches, sparseValueFraction };
   const options = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== undefined));
   return { model, hardware, workload, options };
 }

@@ -1,5 +1,5 @@
 /** A run and its policy in words, for the head of a report. */
-import { isDiagonal, type Policy, type TensorClass } from '../policy/policy.js';
+import type { Policy, TensorClass } from '../policy/policy.js';
 import { TIERS } from '../tiers.js';
 import { formatBytes } from '../units.js';
 import { tierLabel } from './comparison.js';
@@ -39,7 +39,7 @@ export function sharedPrefixWords(run: RunDocument): string | undefined {
   const { sharedPrefixTokens = 0, sharedPromptTokens = 0, promptTokens, plan } = run;
   if (sharedPrefixTokens === 0) return undefined;
   const known =
-    sharedPromptTokens === 0 || isDiagonal(plan.policy)
+    sharedPromptTokens === 0 || plan.policy.schedule === 'diagonal'
       ? 'the prediction computes them all'
       : `the prediction knows of the first ${sharedPromptTokens}, alike in all prompts`;
   return `${sharedPrefixTokens} of ${promptTokens} prompt tokens taken from prompts that begin alike; ${known}`;

@@ -17,6 +17,8 @@ export interface OptimizeOptions {
   readonly numGpuBatches: number | 'auto';
   /** Longest that a full block may take, from its start to its last token (of blocks that differ, the mean). Default Infinity. */
   readonly maxLatencySeconds: number;
+  /** Attention reads V of this share of the positions; what finding them takes is memory. Default 1. */
+  readonly sparseValueFraction: number;
   /** Run the six tasks concurrently. Default true. */
   readonly overlap: boolean;
 }
@@ -30,6 +32,7 @@ export const DEFAULT_OPTIONS: Readonly<Required<OptimizeOptions>> = {
   gpuBatchSize: 'auto',
   numGpuBatches: 'auto',
   maxLatencySeconds: Infinity,
+  sparseValueFraction: 1,
   overlap: true,
 };
 
@@ -47,6 +50,10 @@ const RULES: Readonly<Record<keyof OptimizeOptions, readonly [(value: unknown) =
   gpuBatchSize: [isCount, 'a whole number of at least 1 or "auto"'],
   numGpuBatches: [isCount, 'a whole number of at least 1 or "auto"'],
   maxLatencySeconds: [(value) => typeof value === 'number' && value > 0, 'a positive number of seconds'],
+  sparseValueFraction: [
+    (value) => typeof value === 'number' && value > 0 && value <= 1,
+    'a number above 0 and at most 1',
+  ],
   overlap: [(value) => typeof value === 'boolean', 'true or false'],
 };
 

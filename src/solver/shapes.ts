@@ -77,9 +77,10 @@ export function batchShape(
   gpuBatchSize: number,
   numGpuBatches: number,
   bits: Bits,
-  { overlap }: OptimizeOptions,
+  { sparseValueFraction, overlap }: OptimizeOptions,
 ): BatchShape {
-  return { gpuBatchSize, numGpuBatches, ...bits, quantGroupSize: QUANT_GROUP_SIZE, overlap };
+  const sparse = sparseValueFraction < 1 && { sparseValueFraction };
+  return { gpuBatchSize, numGpuBatches, ...bits, quantGroupSize: QUANT_GROUP_SIZE, ...sparse, overlap };
 }
 
 const gridShapes = (workload: Workload, options: OptimizeOptions, bits: Bits, grids: Grids): BatchShape[] =>

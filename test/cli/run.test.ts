@@ -106,7 +106,8 @@ describe('run, otherwise', () => {
   });
 
   it('reads fewer values when told to, and says so in the result', async () => {
-    const { at, planned } = prepare();
+    const { at, job } = prepare();
+    const planned = [...job, '--hw', at('machine.json')];
     const outcome = await flexplan('run', ...planned, '--sparse-values', '0.1', '--json');
     expect(outcome.code).toBe(0);
     expect(documentOf(outcome)).toMatchObject({ plan: { policy: { sparseValueFraction: 0.1 } } });

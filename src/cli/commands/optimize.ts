@@ -15,6 +15,7 @@ const options = {
   ),
   gpuBatchSize: option.count('--gpu-batch-size <n>', 'fix the sequences in one launch'),
   numGpuBatches: option.count('--num-gpu-batches <n>', 'fix the GPU batches of a block'),
+  ...option.sparseValuesOptions,
   out: option.text('--out <file>', 'write the plan, for flexplan run'),
   pareto: option.flag('--pareto', 'also list throughput against the latency of a block'),
   explain: option.flag('--explain', 'say in words why this plan'),
