@@ -140,7 +140,8 @@ stage_validate() {
   local result=$out/validate-kjv.json
   "${cli[@]}" validate --model examples/opt-kjv-5m --hw "$profile" --policies 6 --num-sequences 256 --json >"$result" ||
     return 1
-  node -p "JSON.stringify(JSON.parse(require('fs').readFileSync('$result')).summary ?? 'see validate-kjv.json')"
+  node -p "const { median, worst } = JSON.parse(require('fs').readFileSync('$result')).error;
+    'prediction off by ' + (100 * median).toFixed(0) + ' % (median), ' + (100 * worst).toFixed(0) + ' % (worst)'"
 }
 
 # model <name> [random layers]: made once, in $work.
