@@ -138,7 +138,7 @@ describe('a plan', () => {
           expect(cure.status).toBe('optimal');
         },
       ),
-      { numRuns: 24 },
+      { numRuns: 24, seed: 3 },
     );
     expect(met.kept).toBeGreaterThanOrEqual(3);
     expect(met.kept + met.raised).toBeGreaterThanOrEqual(6);
