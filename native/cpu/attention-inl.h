@@ -1,11 +1,13 @@
-// Attention, part of kernels-inl.h. Online softmax over chunks of positions: for each chunk, scores of all query rows that share
-// the KV head, then the new maximum m' and, for sum and output alike,
+// Attention, part of kernels-inl.h. Online softmax over chunks of positions: for each chunk, scores of all query rows
+// that share the KV head, then the new maximum m' and, for sum and output alike,
 //   total = total * e^(m - m') + sum over the chunk of e^(s - m') * (1 or v)
-// Chunk boundaries, and the order of positions inside, are fixed, and a position outside a query's range is never added, so a
-// query's bits do not depend on its neighbours.
+// Chunk boundaries, and the order of positions inside, are fixed, and a position outside a query's range is never
+// added, so a query's bits do not depend on its neighbours.
 
 // Up to so many query rows the products with K are those of few tokens.
 constexpr int64_t kMostFewQueries = 8;
+// Positions that a head attends to before the next one has its turn.
+constexpr int64_t kTurnPositions = 16;
 
 // Positions [begin, end) of a chunk, or of the sequence.
 struct Range {
@@ -21,7 +23,8 @@ inline Range attendedPositions(const AttentionUnit& u, int64_t query) {
 
 // All that the unit's queries attend to, from the beginning of a chunk.
 inline Range unitPositions(const AttentionUnit& u) {
-  return {attendedPositions(u, u.queryBegin).begin / kAttentionChunk * kAttentionChunk, attendedPositions(u, u.queryEnd - 1).end};
+  return {attendedPositions(u, u.queryBegin).begin / kAttentionChunk * kAttentionChunk,
+          attendedPositions(u, u.queryEnd - 1).end};
 }
 
 inline bool isSparse(const AttentionUnit& u) { return u.shape.sparseValueFraction < 1; }
@@ -29,11 +32,11 @@ inline bool isSparse(const AttentionUnit& u) { return u.shape.sparseValueFractio
 // The memory of AttentionUnit::scratch and scores. A "row" is one query of one head; rows of a KV head are consecutive.
 struct AttentionScratch {
   int64_t dim;  // headDim, padded so that whole groups can be written
-  int64_t rowsPerKvHead;
+  int64_t headsPerKvHead, rowsPerKvHead;
   float *queries, *outputs;  // [kvHeads, rowsPerKvHead, dim]
   float *maxima, *sums;      // [kvHeads, rowsPerKvHead]
   int64_t scoreStride;       // kAttentionChunk; sparse: whole chunks that hold all positions of the unit
-  float* scores;             // [rowsPerKvHead, scoreStride]; becomes probabilities
+  float* scores;             // [kvHeads, rowsPerKvHead, scoreStride] (sparse: of one head); becomes probabilities
   uint32_t* keys;            // sparse: [scoreStride], see orderedKey
   float* values;             // [kAttentionChunk, dim]
   TokenLayout layout;        // of the queries of a KV head
@@ -43,8 +46,10 @@ struct AttentionScratch {
 
   AttentionScratch(const AttentionUnit& u, float* memory)
       : dim(roundUp(u.shape.headDim, kGroup)),
-        rowsPerKvHead((u.queryEnd - u.queryBegin) * (u.shape.numHeads / u.shape.numKvHeads)),
-        scoreStride(isSparse(u) ? roundUp(unitPositions(u).end - unitPositions(u).begin, kAttentionChunk) : kAttentionChunk),
+        headsPerKvHead(u.shape.numHeads / u.shape.numKvHeads),
+        rowsPerKvHead((u.queryEnd - u.queryBegin) * headsPerKvHead),
+        scoreStride(isSparse(u) ? roundUp(unitPositions(u).end - unitPositions(u).begin, kAttentionChunk)
+                                : kAttentionChunk),
         layout(layoutOf<FloatUnits>(rowsPerKvHead, u.shape.headDim, kMostFewQueries)) {
     const int64_t kvHeads = u.kvHeadEnd - u.kvHeadBegin;
     const int64_t rows = kvHeads * rowsPerKvHead;
@@ -59,7 +64,7 @@ struct AttentionScratch {
     outputs = take(rows * dim);
     maxima = take(rows);
     sums = take(rows);
-    scores = isSparse(u) ? u.scores : take(rowsPerKvHead * scoreStride);
+    scores = isSparse(u) ? u.scores : take(rows * scoreStride);
     keys = isSparse(u) ? reinterpret_cast<uint32_t*>(scores + rowsPerKvHead * scoreStride) : nullptr;
     values = take(kAttentionChunk * dim);
     panel = take(kPanelFloats);
@@ -73,25 +78,26 @@ struct AttentionScratch {
 
 int64_t attentionScratchFloats(const AttentionUnit& u) { return AttentionScratch(u, nullptr).floats; }
 
+inline bool isOneQuery(const AttentionUnit& u) { return u.queryEnd - u.queryBegin == 1; }
+
 // The part of a row's positions that lies in the chunk, relative to its begin.
 inline Range attendedInChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t row, Range chunk) {
-  const int64_t headsPerKvHead = s.rowsPerKvHead / (u.queryEnd - u.queryBegin);
-  const Range positions = attendedPositions(u, u.queryBegin + row / headsPerKvHead);
+  // A division takes as long as some positions do.
+  const int64_t query = isOneQuery(u) ? u.queryBegin : u.queryBegin + row / s.headsPerKvHead;
+  const Range positions = attendedPositions(u, query);
   return {larger(positions.begin, chunk.begin) - chunk.begin, smaller(positions.end, chunk.end) - chunk.begin};
 }
 
 // Where the first query row of head h, query t lies (scaled copies, padded with zeros).
 inline int64_t rowOf(const AttentionUnit& u, const AttentionScratch& s, int64_t query, int64_t head) {
-  const int64_t headsPerKvHead = u.shape.numHeads / u.shape.numKvHeads;
-  const int64_t kvHead = head / headsPerKvHead - u.kvHeadBegin;
-  return kvHead * s.rowsPerKvHead + (query - u.queryBegin) * headsPerKvHead + head % headsPerKvHead;
+  const int64_t kvHead = head / s.headsPerKvHead - u.kvHeadBegin;
+  return kvHead * s.rowsPerKvHead + (query - u.queryBegin) * s.headsPerKvHead + head % s.headsPerKvHead;
 }
 
 template <typename Body>
 inline void forEachRow(const AttentionUnit& u, const AttentionScratch& s, Body&& body) {
-  const int64_t headsPerKvHead = u.shape.numHeads / u.shape.numKvHeads;
   for (int64_t query = u.queryBegin; query < u.queryEnd; ++query)
-    for (int64_t head = u.kvHeadBegin * headsPerKvHead; head < u.kvHeadEnd * headsPerKvHead; ++head)
+    for (int64_t head = u.kvHeadBegin * s.headsPerKvHead; head < u.kvHeadEnd * s.headsPerKvHead; ++head)
       body(query, head, rowOf(u, s, query, head));
 }
 
@@ -145,18 +151,22 @@ void softmaxStep(float* scores, Range range, float& maximum, float& sum, float* 
 struct ValueRows {
   const std::byte* data;
   int64_t stride;
+  int64_t ahead = 0;  // bytes to what comes next from memory
 };
 
-// Adds probability times V to `kTokens` output rows, for kVecs vectors of columns. Columns beyond the row's end (tail > 0: columns
-// left) are read as zero.
+// Adds probability times V to `kTokens` output rows, for kVecs vectors of columns. Columns beyond the row's end (tail >
+// 0: columns left) are read as zero.
 template <DataType kType, int kTokens, int kVecs>
-inline void addValueColumns(ValueRows v, int64_t tail, Range range, const float* probabilities, float* output, int64_t dim) {
+inline void addValueColumns(ValueRows v, int64_t tail, Range range, const float* probabilities, float* output,
+                            int64_t dim) {
   Vec acc[kTokens][kVecs];
   for (int t = 0; t < kTokens; ++t)
     for (int i = 0; i < kVecs; ++i) acc[t][i] = load(output + t * dim + i * kLanes);
   for (int64_t p = range.begin; p < range.end; ++p) {
     const std::byte* row = v.data + p * v.stride;
     Vec w[kGroupVecs];
+    constexpr int64_t kBytes = kVecs * groupBytes<kType>() / kGroupVecs;
+    for (int64_t byte = 0; v.ahead > 0 && byte < kBytes; byte += 64) __builtin_prefetch(row + byte + v.ahead, 0, 2);
     if constexpr (kVecs == 1 && kType != DataType::kInt4) {
       w[0] = decode<kType>(row);
     } else if (tail > 0) {
@@ -192,44 +202,57 @@ void addValues(ValueRows v, int64_t headDim, Range range, const float* probabili
   if (col < headDim) add.template operator()<kGroupVecs>(headDim - col);
 }
 
-// Probabilities times V for all rows of a KV head. Rows go through registers kFewTokens at a time over the positions that all of them
-// attend to; what a row has before and after those is added alone, in order.
+inline Range overlap(Range a, Range b) {
+  const int64_t begin = larger(a.begin, b.begin);
+  return {begin, larger(begin, smaller(a.end, b.end))};
+}
+
+// Probabilities times V for all rows of a KV head, of the positions `part` of the chunk. Rows go through registers
+// kFewTokens at a time over the positions that all of them attend to; what a row has before and after those is added
+// alone, in order.
 template <DataType kType>
-void addAllValues(const AttentionUnit& u, const AttentionScratch& s, ValueRows v, Range chunk, float* outputs) {
+void addAllValues(const AttentionUnit& u, const AttentionScratch& s, ValueRows v, Range chunk, Range part,
+                  const float* probabilities, float* outputs) {
   const int64_t headDim = u.shape.headDim;
+  const bool alike = isOneQuery(u);
+  const auto attended = [&](int64_t row) { return overlap(attendedInChunk(u, s, row, chunk), part); };
   for (int64_t row = 0; row < s.rowsPerKvHead; row += kFewTokens) {
     const int64_t rows = smaller(kFewTokens, s.rowsPerKvHead - row);
     // Ranges grow with the query, so the first row ends first and the last begins last.
-    const Range first = attendedInChunk(u, s, row, chunk), last = attendedInChunk(u, s, row + rows - 1, chunk);
+    const Range first = attended(row), last = alike ? first : attended(row + rows - 1);
     const Range common{last.begin, larger(last.begin, first.end)};
     const auto alone = [&](bool before) {
       for (int64_t r = row; r < row + rows; ++r) {
-        const Range own = attendedInChunk(u, s, r, chunk);
-        const Range part = before ? Range{own.begin, smaller(own.end, common.begin)}
+        const Range own = attended(r);
+        const Range rest = before ? Range{own.begin, smaller(own.end, common.begin)}
                                   : Range{larger(own.begin, common.end), own.end};
-        addValues<kType, 1>(v, headDim, part, s.scores + r * kAttentionChunk, outputs + r * s.dim, s.dim);
+        addValues<kType, 1>(v, headDim, rest, probabilities + r * kAttentionChunk, outputs + r * s.dim, s.dim);
       }
     };
-    alone(true);
+    if (!alike) alone(true);
     withTokens<kFewTokens>(rows, [&]<int kTokens>() {
-      addValues<kType, kTokens>(v, headDim, common, s.scores + row * kAttentionChunk, outputs + row * s.dim, s.dim);
+      addValues<kType, kTokens>(v, headDim, common, probabilities + row * kAttentionChunk, outputs + row * s.dim,
+                                s.dim);
     });
-    alone(false);
+    if (!alike) alone(false);
   }
 }
 
-void addChunkValues(const AttentionUnit& u, const AttentionScratch& s, ValueRows v, Range chunk, float* outputs) {
+void addChunkValues(const AttentionUnit& u, const AttentionScratch& s, ValueRows v, Range chunk, Range part,
+                    const float* probabilities, float* outputs) {
   withType(u.sequence.kv.dtype, [&]<DataType kType>() {
-    if (kType == DataType::kFloat32 || s.rowsPerKvHead <= kFewTokens) return addAllValues<kType>(u, s, v, chunk, outputs);
-    for (int64_t p = 0; p < chunk.end - chunk.begin; ++p)
+    if (kType == DataType::kFloat32 || s.rowsPerKvHead <= kFewTokens)
+      return addAllValues<kType>(u, s, v, chunk, part, probabilities, outputs);
+    for (int64_t p = part.begin; p < part.end; ++p)
       decodeRow<kType>(v.data + p * v.stride, u.shape.headDim, s.values + p * s.dim);
-    const ValueRows converted{reinterpret_cast<const std::byte*>(s.values), s.dim * static_cast<int64_t>(sizeof(float))};
-    addAllValues<DataType::kFloat32>(u, s, converted, chunk, outputs);
+    const ValueRows converted{reinterpret_cast<const std::byte*>(s.values),
+                              s.dim * static_cast<int64_t>(sizeof(float))};
+    addAllValues<DataType::kFloat32>(u, s, converted, chunk, part, probabilities, outputs);
   });
 }
 
-// Brings one head's slice of some positions into the L2 cache, when so few rows use it that memory is the limit. Addresses need
-// not be readable.
+// Brings one head's slice of some positions into the L2 cache, when so few rows use it that memory is the limit.
+// Addresses need not be readable.
 inline void prefetchRows(const std::byte* rows, int64_t positions, const AttentionUnit& u) {
   constexpr int64_t kMemoryBoundRows = 8;
   if ((u.queryEnd - u.queryBegin) * u.shape.numHeads > kMemoryBoundRows * u.shape.numKvHeads) return;
@@ -243,45 +266,59 @@ inline const std::byte* kvRow(const AttentionUnit& u, int64_t position) {
   return kv.pages[position / kv.pageRows] + position % kv.pageRows * u.rowBytes;
 }
 
-// What is read after one head's slice of a chunk: the next head's, or the first one's of the next chunk. The last chunk is
-// followed by itself.
-inline const std::byte* nextKeys(const AttentionUnit& u, int64_t kvHead, Range chunk) {
-  if (kvHead + 1 < u.kvHeadEnd) return kvRow(u, chunk.begin) + (kvHead + 1) * u.headBytes;
-  const int64_t next = chunk.begin + kAttentionChunk;
-  const bool last = next >= u.sequence.numPast + u.sequence.numQueries;
-  return kvRow(u, last ? chunk.begin : next) + u.kvHeadBegin * u.headBytes;
-}
+// `count` KV rows in one page.
+struct RowRun {
+  const std::byte* first;
+  int64_t count;
+};
 
-// Scores of all rows of a KV head, those of a row `stride` apart.
-void scoreChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range chunk, float* scores, int64_t stride) {
+// Scores of all query rows of a KV head, those of a row `stride` apart.
+void scoreRows(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, RowRun rows, float* scores,
+               int64_t stride) {
   const int64_t head = kvHead - u.kvHeadBegin;
   const float* queries = s.tiled() ? s.packed + head * s.packedFloats() : s.queries + head * s.rowsPerKvHead * s.dim;
-  const std::byte* k = kvRow(u, chunk.begin) + kvHead * u.headBytes;
-  const Product product{{u.sequence.kv.dtype, k, u.rowBytes, chunk.end - chunk.begin, u.shape.headDim}, nullptr, queries, s.layout,
-                        s.rowsPerKvHead, scores, stride, s.panel};
+  const RowBlock keys{u.sequence.kv.dtype, rows.first + kvHead * u.headBytes, u.rowBytes, rows.count, u.shape.headDim};
+  const Product product{keys,   nullptr, queries, s.layout, s.rowsPerKvHead,
+                        scores, stride,  s.panel, kTurnPositions * u.rowBytes};
   withType(u.sequence.kv.dtype, [&]<DataType kType>() { multiplyUnits<FloatUnits, kType>(product); });
 }
 
-// The V of one head in a chunk.
-inline ValueRows chunkValues(const AttentionUnit& u, int64_t kvHead, Range chunk) {
-  return {kvRow(u, chunk.begin) + (u.shape.numKvHeads + kvHead) * u.headBytes, u.rowBytes};
+// The V of one head in KV rows.
+inline ValueRows valuesOf(const AttentionUnit& u, int64_t kvHead, const std::byte* rows) {
+  return {rows + (u.shape.numKvHeads + kvHead) * u.headBytes, u.rowBytes, kTurnPositions * u.rowBytes};
 }
 
-void attendChunk(const AttentionUnit& u, const AttentionScratch& s, int64_t kvHead, Range chunk) {
-  const ValueRows v = chunkValues(u, kvHead, chunk);
+// Calls use(kvHead, part) for all heads and positions of a chunk. Few query rows: memory is the limit, and as KV rows
+// hold all heads, these take turns after a few positions: memory is read nearly in order.
+template <typename Use>
+inline void inTurns(const AttentionUnit& u, const AttentionScratch& s, Range chunk, Use&& use) {
   const int64_t positions = chunk.end - chunk.begin;
-  // V arrives while K is multiplied, the next head's K while V is added. Slices of heads are too short for the hardware to foresee.
-  prefetchRows(v.data, positions, u);
-  const int64_t row = (kvHead - u.kvHeadBegin) * s.rowsPerKvHead;
-  scoreChunk(u, s, kvHead, chunk, s.scores, kAttentionChunk);
-  prefetchRows(nextKeys(u, kvHead, chunk), positions, u);
-  for (int64_t r = 0; r < s.rowsPerKvHead; ++r) {
-    const Range range = attendedInChunk(u, s, r, chunk);
-    if (range.begin < range.end)
-      softmaxStep(s.scores + r * kAttentionChunk, range, s.maxima[row + r], s.sums[row + r], s.outputs + (row + r) * s.dim,
-                  s.dim);
-  }
-  addChunkValues(u, s, v, chunk, s.outputs + row * s.dim);
+  const int64_t turn = s.rowsPerKvHead <= kMostFewQueries ? kTurnPositions : positions;
+  for (int64_t p = 0; p < positions; p += turn)
+    for (int64_t kvHead = u.kvHeadBegin; kvHead < u.kvHeadEnd; ++kvHead)
+      use(kvHead, Range{p, smaller(p + turn, positions)});
+}
+
+void attendChunk(const AttentionUnit& u, const AttentionScratch& s, Range chunk) {
+  const std::byte* const kv = kvRow(u, chunk.begin);
+  const auto firstRow = [&](int64_t kvHead) { return (kvHead - u.kvHeadBegin) * s.rowsPerKvHead; };
+  inTurns(u, s, chunk, [&](int64_t kvHead, Range part) {
+    scoreRows(u, s, kvHead, {kv + part.begin * u.rowBytes, part.end - part.begin},
+              s.scores + firstRow(kvHead) * kAttentionChunk + part.begin, kAttentionChunk);
+  });
+  for (int64_t kvHead = u.kvHeadBegin; kvHead < u.kvHeadEnd; ++kvHead)
+    for (int64_t r = 0; r < s.rowsPerKvHead; ++r) {
+      const int64_t row = firstRow(kvHead) + r;
+      const Range range = attendedInChunk(u, s, r, chunk);
+      if (range.begin < range.end)
+        softmaxStep(s.scores + row * kAttentionChunk, range, s.maxima[row], s.sums[row], s.outputs + row * s.dim,
+                    s.dim);
+    }
+  inTurns(u, s, chunk, [&](int64_t kvHead, Range part) {
+    const int64_t row = firstRow(kvHead);
+    addChunkValues(u, s, valuesOf(u, kvHead, kv), chunk, part, s.scores + row * kAttentionChunk,
+                   s.outputs + row * s.dim);
+  });
 }
 
 #include "cpu/attention_sparse-inl.h"
@@ -295,7 +332,6 @@ void attend(const AttentionUnit& u) {
     return finishAttention(u, s);
   }
   for (int64_t p = all.begin; p < all.end; p += kAttentionChunk)
-    for (int64_t kvHead = u.kvHeadBegin; kvHead < u.kvHeadEnd; ++kvHead)
-      attendChunk(u, s, kvHead, {p, smaller(p + kAttentionChunk, all.end)});
+    attendChunk(u, s, {p, smaller(p + kAttentionChunk, all.end)});
   finishAttention(u, s);
 }

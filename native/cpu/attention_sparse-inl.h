@@ -48,7 +48,7 @@ void addKeptValues(const AttentionUnit& u, const AttentionScratch& s, int64_t kv
   int64_t equals = count - above;
   for (int64_t p = range.begin; p < range.end; ++p) {
     if (s.keys[p] < threshold || (s.keys[p] == threshold && equals-- <= 0)) continue;
-    const ValueRows row = chunkValues(u, kvHead, {all.begin + p, all.begin + p + 1});
+    const ValueRows row = valuesOf(u, kvHead, kvRow(u, all.begin + p));
     addValues<kType, 1>(row, u.shape.headDim, {0, 1}, scores + p, output, s.dim);
   }
 }
@@ -75,7 +75,7 @@ void attendSparsely(const AttentionUnit& u, const AttentionScratch& s, int64_t k
     const int64_t next = p + kAttentionChunk;
     if (next < all.end)
       prefetchRows(kvRow(u, next) + kvHead * u.headBytes, smaller(kAttentionChunk, all.end - next), u);
-    scoreChunk(u, s, kvHead, {p, smaller(next, all.end)}, s.scores + (p - all.begin), s.scoreStride);
+    scoreRows(u, s, kvHead, {kvRow(u, p), smaller(next, all.end) - p}, s.scores + (p - all.begin), s.scoreStride);
   }
   for (int64_t row = 0; row < s.rowsPerKvHead; ++row) attendRowSparsely(u, s, kvHead, row, all);
 }

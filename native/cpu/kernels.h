@@ -54,6 +54,7 @@ struct Product {
   float* out;
   int64_t outStride;
   float* panel;  // kPanelFloats of scratch, enough for kPanelRows rows
+  int64_t ahead = 0;  // few tokens: bytes to what comes next from memory; 0: the next rows
 };
 
 // Queries [queryBegin, queryEnd) of all heads that use KV heads [kvHeadBegin, kvHeadEnd).

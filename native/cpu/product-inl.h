@@ -137,9 +137,11 @@ struct Sums {
   static void write(const Vec sums[kVecs], int64_t numRows, int64_t numTokens, float* out, int64_t stride) {
     float values[kVecs * kLanes];
     for (int i = 0; i < kVecs; ++i) store(values + i * kLanes, sums[i]);
-    for (int t = 0; t < smaller(kTokens, numTokens); ++t)
-      __builtin_memcpy(out + t * stride, values + t * kRows,
-                       static_cast<size_t>(smaller(kRows, numRows)) * sizeof(float));
+    const auto write = [&](int t, int64_t rows) {
+      __builtin_memcpy(out + t * stride, values + t * kRows, static_cast<size_t>(rows) * sizeof(float));
+    };
+    // Of a known size: without a call.
+    for (int t = 0; t < smaller(kTokens, numTokens); ++t) numRows >= kRows ? write(t, kRows) : write(t, numRows);
   }
 };
 
@@ -151,7 +153,8 @@ void multiplyFewTokens(const Product& p) {
   // More rows than these side by side are read at two thirds of the rate.
   constexpr int kRows = static_cast<int>(smaller(kLanes / kTokens, 8));
   for (int64_t row = 0; row < p.weight.rows; row += kRows) {
-    Chains<Units, kType, kTokens, kRows, TokenOrder::kRows> chains(p, row, p.x, kRows * p.weight.stride);
+    const int64_t ahead = p.ahead > 0 ? p.ahead : kRows * p.weight.stride;
+    Chains<Units, kType, kTokens, kRows, TokenOrder::kRows> chains(p, row, p.x, ahead);
     Vec sums[1];
     Sums<kTokens, kRows>::start(p.bias != nullptr ? p.bias + row : nullptr, p.weight.rows - row, sums);
     for (int64_t col = 0; col < p.weight.cols; col += kBlockColumns)
