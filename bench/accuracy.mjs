@@ -1,6 +1,7 @@
 /**
- * What storage in 4 bits and sparse attention cost in quality: perplexity of the example model on its held-out text. Needs
- * `npm run build` and the native engine. Exits with 1 when 4-bit weights and KV cache together lose more than the limit.
+ * What storage in 4 bits and sparse attention cost in quality: perplexity of the example model on its held-out text.
+ * Needs `npm run build` and the native engine. Exits with 1 when 4-bit weights and KV cache together lose more than the
+ * limit.
  */
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

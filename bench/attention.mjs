@@ -1,7 +1,7 @@
 /**
- * Decode attention of the CPU over a KV cache in RAM: GB/s of K and V rows read, and as a share of what the memory gives when it is
- * only read. Each round measures both, one after the other; the best of each counts, so that a share is never flattered by a disturbed
- * ceiling. Needs `npm run build` and the native engine.
+ * Decode attention of the CPU over a KV cache in RAM: GB/s of K and V rows read, and as a share of what the memory
+ * gives when it is only read. Each round measures both, one after the other; the best of each counts, so that a share
+ * is never flattered by a disturbed ceiling. Needs `npm run build` and the native engine.
  *
  *   node bench/attention.mjs [--batch 16] [--context 2048] [--heads 32/8,32/32] [--head-dims 64,128] [--kv-bits 16,4] [--threads N]
  *                            [--rounds 5] [--json]

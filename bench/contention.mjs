@@ -1,8 +1,8 @@
 /**
- * How much of the CPU engine's decoding is left when other processes take some of the cores: runs alone and runs beside busy
- * processes take turns, and the medians of their generated tokens per second are compared. A busy process is a loop that never
- * sleeps; the system's scheduler decides where it runs. Random weights of a Llama's shape. Needs `npm run build` and the native
- * engine.
+ * How much of the CPU engine's decoding is left when other processes take some of the cores: runs alone and runs beside
+ * busy processes take turns, and the medians of their generated tokens per second are compared. A busy process is a
+ * loop that never sleeps; the system's scheduler decides where it runs. Random weights of a Llama's shape. Needs `npm
+ * run build` and the native engine.
  *
  *   node bench/contention.mjs [--busy N] [--batch 1] [--layers 4] [--rounds 5] [--threads N] [--json]
  */

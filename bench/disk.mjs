@@ -1,7 +1,8 @@
 /**
- * A model whose weights all stay on disk: what decoding draws from the disk against what the profiler's instrument reads
- * there, in turns; how much of memory and page cache that takes; and how long 4-bit weights take to load, quantized anew
- * and from the file that keeps them. Needs `npm run build` and the native engine. Exits with 1 below the limit.
+ * A model whose weights all stay on disk: what decoding draws from the disk against what the profiler's instrument
+ * reads there, in turns; how much of memory and page cache that takes; and how long 4-bit weights take to load,
+ * quantized anew and from the file that keeps them. Needs `npm run build` and the native engine. Exits with 1 below the
+ * limit.
  *
  *   node bench/disk.mjs [--directory DIR] [--layers N]     directory: on the disk to measure; 88 MB a layer
  */

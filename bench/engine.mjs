@@ -1,8 +1,8 @@
 /**
- * How fast the CPU engine is with everything in RAM: prompt 512, generate 32, at several batch sizes, as tokens per second
- * of each phase (medians of --runs runs) and as shares of what the machine's arithmetic and memory give in the same run.
- * Random weights of a Llama's shape (1.1B by default). Needs `npm run build` and the native engine; 1.1B needs 2.2 GB of
- * disk and RAM.
+ * How fast the CPU engine is with everything in RAM: prompt 512, generate 32, at several batch sizes, as tokens per
+ * second of each phase (medians of --runs runs) and as shares of what the machine's arithmetic and memory give in the
+ * same run. Random weights of a Llama's shape (1.1B by default). Needs `npm run build` and the native engine; 1.1B
+ * needs 2.2 GB of disk and RAM.
  *
  *   node bench/engine.mjs [--dtype bfloat16|float16] [--weight-bits 16,4] [--batches 1,4,16,64] [--layers 22] [--threads N]
  *                         [--runs 1] [--json]

@@ -1,8 +1,8 @@
 /**
- * A model with more weights than the memory that this process may take: the machine is measured, a plan made for each batch
- * size and run, prompt 512, generate 32. Prints what the plan foresaw and what happened. Random weights of a Llama's
- * shape (1.1B: 2.2 GB). Needs `npm run build` and the native engine. Nothing but the limit keeps the rest of the
- * machine's memory away, page cache included, so run it where there is one:
+ * A model with more weights than the memory that this process may take: the machine is measured, a plan made for each
+ * batch size and run, prompt 512, generate 32. Prints what the plan foresaw and what happened. Random weights of a
+ * Llama's shape (1.1B: 2.2 GB). Needs `npm run build` and the native engine. Nothing but the limit keeps the rest of
+ * the machine's memory away, page cache included, so run it where there is one:
  *
  *   systemd-run --scope -p MemoryMax=1500M node bench/memory-limit.mjs [--batches 1,16,64] [--kv-bits 16|4|auto]
  *                                            [--layers 22] [--directory DIR]     directory: on the disk to read from

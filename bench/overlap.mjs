@@ -1,8 +1,8 @@
 /**
- * How well the six tasks overlap: an emulated GPU whose links are set so fast that decoding, loading and storing take the
- * same time, and the step against the largest single stage of it. Nothing is at home on the GPU, so every task has work.
- * Writes the trace of the last run. Needs `npm run build` and the native engine. Exits with 1 when a step takes more than
- * the limit.
+ * How well the six tasks overlap: an emulated GPU whose links are set so fast that decoding, loading and storing take
+ * the same time, and the step against the largest single stage of it. Nothing is at home on the GPU, so every task has
+ * work. Writes the trace of the last run. Needs `npm run build` and the native engine. Exits with 1 when a step takes
+ * more than the limit.
  *
  *   node bench/overlap.mjs [--trace FILE]
  */

@@ -1,4 +1,7 @@
-/** A Llama of any shape with random 16-bit weights, as a Hugging Face folder: speed depends on shapes, not on what was learned. */
+/**
+ * A Llama of any shape with random 16-bit weights, as a Hugging Face folder: speed depends on shapes, not on what was
+ * learned.
+ */
 import { closeSync, mkdirSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -11,7 +14,10 @@ const FORMATS = {
 };
 const RANDOM_VALUES = 1 << 20;
 
-/** shape: numLayers hiddenSize ffnSize numHeads numKvHeads vocabSize, and dtype (float16, or bfloat16). Creates the folder and returns it. */
+/**
+ * shape: numLayers hiddenSize ffnSize numHeads numKvHeads vocabSize, and dtype (float16, or bfloat16). Creates the
+ * folder and returns it.
+ */
 export function writeRandomLlama(folder, shape) {
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, 'config.json'), JSON.stringify(configOf(shape), null, 1));

@@ -1,9 +1,9 @@
 /**
  * How often weights are loaded for each token generated when some sequences end long before others: block after block
- * (zig-zag), with waiting sequences taking the slots that fall free (diagonal), and the least that any schedule needs in the
- * memory that the diagonal's sequences reserve. Nothing of the model is at home on the emulated GPU, and nothing but weights
- * is moved. Needs `npm run build` and the native engine. Exits with 1 when the diagonal saves less than the goal or the
- * outputs differ.
+ * (zig-zag), with waiting sequences taking the slots that fall free (diagonal), and the least that any schedule needs
+ * in the memory that the diagonal's sequences reserve. Nothing of the model is at home on the emulated GPU, and nothing
+ * but weights is moved. Needs `npm run build` and the native engine. Exits with 1 when the diagonal saves less than the
+ * goal or the outputs differ.
  *
  *   node bench/schedule.mjs [--seed N]
  */

@@ -1,6 +1,7 @@
 /**
- * Writes the hardware profiles of machines that nobody measured yet, from their datasheets: `npm run profiles:datasheet`.
- * Datasheets give peaks; the shares of them that programs attain are stated here, once, and in each number's note.
+ * Writes the hardware profiles of machines that nobody measured yet, from their datasheets: `npm run
+ * profiles:datasheet`. Datasheets give peaks; the shares of them that programs attain are stated here, once, and in
+ * each number's note.
  */
 import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
@@ -98,8 +99,8 @@ const datasheet = (value, note) => ({ value: Number(value.toPrecision(4)), sourc
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 /**
- * A launch reads every weight once, for 2 FLOPs per token. Below the knee that read is the time, above it the arithmetic is;
- * between points time is linear in tokens, so the two ends and the knee say it all.
+ * A launch reads every weight once, for 2 FLOPs per token. Below the knee that read is the time, above it the
+ * arithmetic is; between points time is linear in tokens, so the two ends and the knee say it all.
  */
 function matmulPoints(flopsPerSecond, memoryBytesPerSecond, bytesPerWeight, peakNote) {
   const flopsPerToken = (2 / bytesPerWeight) * memoryBytesPerSecond;

@@ -1,5 +1,5 @@
-// The whole of flexplan on one small model: measure this machine, plan, run, and set the prediction against the measurement.
-// Every step is a command that you could type yourself; it is printed before it runs.
+// The whole of flexplan on one small model: measure this machine, plan, run, and set the prediction against the
+// measurement. Every step is a command that you could type yourself; it is printed before it runs.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -15,7 +15,8 @@ const out = 'demo-out';
 const gpuMemory = '28MiB';
 const linkBandwidth = '100MB/s';
 const cpuMemory = '24MiB';
-// Wide launches, as a real GPU needs them. Left to itself the planner would feed this one, which is a CPU, tiny batches.
+// Wide launches, as a real GPU needs them. Left to itself the planner would feed this one, which is a CPU, tiny
+// batches.
 const batchShape = ['--gpu-batch-size', '16', '--num-gpu-batches', '4'];
 const shownCompletions = 4;
 

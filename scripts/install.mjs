@@ -1,7 +1,8 @@
-// Builds the native engine into build/Release/flexplan.node. Planning needs no engine, so a machine without compiler is no failure.
-// The CUDA device comes with it where nvcc 12 or newer is found, for every GPU from T4 on. FLEXPLAN_SKIP_NATIVE=1 skips the build,
-// FLEXPLAN_CUDA=0 the CUDA device; FLEXPLAN_CUDA_ARCHS=90 (or "80;90") builds it for these GPUs alone, in a fraction of the time.
-// A build that fails ends `npm run build:native` with an error, but not `npm install`.
+// Builds the native engine into build/Release/flexplan.node. Planning needs no engine, so a machine without compiler is
+// no failure. The CUDA device comes with it where nvcc 12 or newer is found, for every GPU from T4 on.
+// FLEXPLAN_SKIP_NATIVE=1 skips the build, FLEXPLAN_CUDA=0 the CUDA device; FLEXPLAN_CUDA_ARCHS=90 (or "80;90") builds
+// it for these GPUs alone, in a fraction of the time. A build that fails ends `npm run build:native` with an error, but
+// not `npm install`.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';

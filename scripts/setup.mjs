@@ -1,5 +1,5 @@
-// Brings a fresh clone (or one after a pull) to the point where `npm test` and `npm run demo` can start: packages as the lock
-// file says, native addon, TypeScript. Does nothing that is already done.
+// Brings a fresh clone (or one after a pull) to the point where `npm test` and `npm run demo` can start: packages as
+// the lock file says, native addon, TypeScript. Does nothing that is already done.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createHash } from 'node:crypto';

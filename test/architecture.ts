@@ -1,4 +1,7 @@
-/** Who may import whom: the table of docs/architecture.md as data, and the check that holds a tree of sources against it. */
+/**
+ * Who may import whom: the table of docs/architecture.md as data, and the check that holds a tree of sources against
+ * it.
+ */
 
 export interface SourceFile {
   /** Path from the repository root, with forward slashes. */
@@ -57,7 +60,8 @@ const NATIVE_INCLUDES: Readonly<Record<string, readonly string[]>> = {
   cpu: ['core', 'quant'],
   tier: ['core'],
   model: ['core', 'quant', 'cpu', 'tier'],
-  // A device of the model's layer. Its kernels take the emulation of the tests for CUDA's headers where nvcc does not compile them.
+  // A device of the model's layer. Its kernels take the emulation of the tests for CUDA's headers where nvcc does not
+  // compile them.
   cuda: ['core', 'quant', 'cpu', 'tier', 'model', 'test'],
   engine: ['core', 'quant', 'cpu', 'cuda', 'tier', 'model'],
   bench: ['core', 'quant', 'cpu', 'cuda', 'tier', 'model', 'engine'],

@@ -31,7 +31,9 @@ export interface BadRequest {
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Fields that ask for nothing, or whose listed values do. Anything else would be answered wrongly, so it is refused. */
+/**
+ * Fields that ask for nothing, or whose listed values do. Anything else would be answered wrongly, so it is refused.
+ */
 const NEUTRAL_FIELDS: Readonly<Record<string, readonly unknown[] | 'any'>> = {
   model: 'any',
   user: 'any',

@@ -1,4 +1,7 @@
-/** One result in the OpenAI batch output form. Nothing in it depends on when or in which company it ran, so a repeated job repeats its lines. */
+/**
+ * One result in the OpenAI batch output form. Nothing in it depends on when or in which company it ran, so a repeated
+ * job repeats its lines.
+ */
 import type { CompletionText } from '../engine/completion.js';
 import type { PreparedRequest } from './prompt-file.js';
 import { type BadRequest, CHAT_URL } from './request.js';

@@ -59,7 +59,10 @@ export async function runBatch(options: BatchOptions): Promise<BatchResult> {
   }
 }
 
-/** Results depend on the model, the bits, the rows of V that count and the prompts: not on placement, batch shape or device tier. */
+/**
+ * Results depend on the model, the bits, the rows of V that count and the prompts: not on placement, batch shape or
+ * device tier.
+ */
 function identityOf({ prompts, engine }: BatchOptions): { input: string; settings: unknown } {
   const { folder, policy, device } = engine;
   const { weightBits, kvCacheBits, quantGroupSize, sparseValueFraction = 1 } = policy;

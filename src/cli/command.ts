@@ -1,8 +1,12 @@
-/** A command is a value: options declared once with their types, one run, one result that prints as a table or as JSON. */
+/**
+ * A command is a value: options declared once with their types, one run, one result that prints as a table or as JSON.
+ */
 import { Command as Parser, CommanderError, Option } from 'commander';
 import { FlexplanError } from '../errors.js';
 
-/** One option. `parse` turns the text into the value; `required` is checked here, so that the message says what to do. */
+/**
+ * One option. `parse` turns the text into the value; `required` is checked here, so that the message says what to do.
+ */
 export interface OptionSpec<T> {
   readonly flags: string;
   readonly help: string;
@@ -84,7 +88,9 @@ function addCommand(parser: Parser, command: CliCommand, dispatch: Dispatch): vo
   });
 }
 
-/** Parses the command line and dispatches. Throws FlexplanError `usage` on a slip; help and version print and return. */
+/**
+ * Parses the command line and dispatches. Throws FlexplanError `usage` on a slip; help and version print and return.
+ */
 export async function parseCommandLine(
   commands: readonly CliCommand[],
   version: string,

@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** The command line: parses, runs one command, prints its result, and turns every failure into one line and an exit status. */
+/**
+ * The command line: parses, runs one command, prints its result, and turns every failure into one line and an exit
+ * status.
+ */
 import { FlexplanError } from '../errors.js';
 import { parseCommandLine, type CliCommand } from './command.js';
 import { estimateCommand } from './commands/estimate.js';

@@ -50,7 +50,9 @@ export function startProgress(title: string, total: number): Progress {
 /** How far back a rate looks: long enough to be steady, short enough to notice the next phase. */
 const RATE_WINDOW_SECONDS = 10;
 
-/** Units per second over the last seconds, given the count so far; undefined until there is an interval to take it over. */
+/**
+ * Units per second over the last seconds, given the count so far; undefined until there is an interval to take it over.
+ */
 export function recentRate(
   clockSeconds: () => number = () => performance.now() / MILLISECONDS_PER_SECOND,
 ): (count: number) => number | undefined {

@@ -1,4 +1,7 @@
-/** What must agree before a plan runs: its model with the folder, its lengths with the prompts, its device with the machine. */
+/**
+ * What must agree before a plan runs: its model with the folder, its lengths with the prompts, its device with the
+ * machine.
+ */
 import { FlexplanError } from '../errors.js';
 import { capacityBytes } from '../hardware/check-profile.js';
 import type { ModelConfig } from '../models/model-config.js';

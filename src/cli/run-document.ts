@@ -1,4 +1,6 @@
-/** Where prediction and measurement meet: the engine's run beside the cost model's estimate of the very same sequences. */
+/**
+ * Where prediction and measurement meet: the engine's run beside the cost model's estimate of the very same sequences.
+ */
 import type { Estimate } from '../cost-model/estimate-types.js';
 import type { EngineOptions, RunResult } from '../engine/engine.js';
 import { capacityBytes } from '../hardware/check-profile.js';

@@ -1,4 +1,6 @@
-/** A prompt file through a plan: checked, run with progress, and set against the prediction for the very same sequences. */
+/**
+ * A prompt file through a plan: checked, run with progress, and set against the prediction for the very same sequences.
+ */
 import { mkdirSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { readPromptFile, sequenceOf, workloadOfRequests, type PreparedRequest } from '../batch/prompt-file.js';

@@ -1,4 +1,6 @@
-/** A profile fitted to what was just measured: which of its constants may move, how far, and the runs as observations. */
+/**
+ * A profile fitted to what was just measured: which of its constants may move, how far, and the runs as observations.
+ */
 import { calibrate, quantityAt, type Calibration, type FreeConstant } from '../cost-model/calibration.js';
 import type { Observation } from '../cost-model/observations.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';

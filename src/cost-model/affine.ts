@@ -5,8 +5,8 @@
 import type { Policy } from '../policy/policy.js';
 
 /**
- * The nine fractions, and of the KV cache on cpu (on disk) the part attended by the CPU:
- * `kvCpuAttended = cpuAttentionFraction x kvCache.cpu`, `kvDiskCpuAttended = diskKvCpuAttentionFraction x kvCache.disk`.
+ * The nine fractions, and of the KV cache on cpu (on disk) the part attended by the CPU: `kvCpuAttended =
+ * cpuAttentionFraction x kvCache.cpu`, `kvDiskCpuAttended = diskKvCpuAttentionFraction x kvCache.disk`.
  */
 export const PLACEMENT_VARIABLES = [
   'weights.gpu',
@@ -128,7 +128,10 @@ export function placementPoint(policy: Policy): PlacementPoint {
   };
 }
 
-/** The largest of expressions that are multiples of one another (constants too): it stays so wherever they are evaluated. */
+/**
+ * The largest of expressions that are multiples of one another (constants too): it stays so wherever they are
+ * evaluated.
+ */
 export function largest(terms: readonly Affine[]): Affine {
   return terms.reduce(
     (most, term) => (evaluate(term, EVERYWHERE_ONE) > evaluate(most, EVERYWHERE_ONE) ? term : most),

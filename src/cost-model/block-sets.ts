@@ -1,4 +1,7 @@
-/** A job's sequences as blocks and GPU batches, each a stretch of the job: what it sums up to is known without walking over it. */
+/**
+ * A job's sequences as blocks and GPU batches, each a stretch of the job: what it sums up to is known without walking
+ * over it.
+ */
 import { rememberedFor } from '../remembered.js';
 import { jobBlocks, type BlockGroup } from '../workload/blocks.js';
 import { jobSequences, promptTokensOf, type Amount, type JobSequences } from '../workload/sequences.js';

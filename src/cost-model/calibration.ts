@@ -7,7 +7,9 @@ import type { HardwareProfile, Quantity } from '../hardware/hardware-profile.js'
 import { minimiseSquares, type Matrix } from './least-squares.js';
 import { logError, predictObservation, type Observation } from './observations.js';
 
-/** A constant of a profile that the fit may change: the path of a quantity, its physical limits, how far it may be off. */
+/**
+ * A constant of a profile that the fit may change: the path of a quantity, its physical limits, how far it may be off.
+ */
 export interface FreeConstant {
   readonly path: string;
   readonly least: number;
@@ -17,7 +19,9 @@ export interface FreeConstant {
 }
 
 export interface CalibrationOptions {
-  /** Scatter of ln(predicted / observed) to be expected of a right profile: weighs the runs against the starting values. */
+  /**
+   * Scatter of ln(predicted / observed) to be expected of a right profile: weighs the runs against the starting values.
+   */
   readonly expectedScatter: number;
   readonly maxIterations: number;
 }

@@ -1,4 +1,7 @@
-/** Seconds of the device (and of the CPU beside it) for the launches of one schedule layer. Totals over all runs of a step load. */
+/**
+ * Seconds of the device (and of the CPU beside it) for the launches of one schedule layer. Totals over all runs of a
+ * step load.
+ */
 import type { ComputeRates } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { kvRowBytes } from '../models/tensors.js';
@@ -11,7 +14,10 @@ import type { Setting } from './movement.js';
 const DEVICE_ATTENDED: readonly KvHome[] = ['gpu', 'cpuMoved', 'diskMoved'];
 const CPU_ATTENDED: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
 
-/** Seconds of all launches of one decoder layer but decode attention: matmuls, the kernels between them, prefill attention. */
+/**
+ * Seconds of all launches of one decoder layer but decode attention: matmuls, the kernels between them, prefill
+ * attention.
+ */
 export function decoderSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): number {
   const launches = sumLaunches(load, launchTimes(setting, rates).decoder);
   return launches + (load.range.from === 0 ? prefillAttentionSeconds(setting.model, rates, load) : 0);
@@ -41,7 +47,9 @@ export function goingOnSeconds(setting: Setting, rates: ComputeRates, load: Step
   return attendedBatches(setting, load, rates.wakeSeconds?.value ?? 0);
 }
 
-/** Decode attention on the CPU beside the device, one launch after a wait for each GPU batch that has such sequences. */
+/**
+ * Decode attention on the CPU beside the device, one launch after a wait for each GPU batch that has such sequences.
+ */
 export function cpuAttentionSeconds(setting: Setting, rates: ComputeRates, load: StepLoad): Affine {
   if (!setting.hasGpu || load.range.from === 0) return ZERO;
   return sum(
@@ -67,7 +75,10 @@ function decodeAttentionSeconds(
   return portionTerm(rows, kvRowSeconds(model, rates, shape.kvCacheBits));
 }
 
-/** Seconds to attend to one KV row of one layer: reading it, or with many query heads for each KV head computing with it. */
+/**
+ * Seconds to attend to one KV row of one layer: reading it, or with many query heads for each KV head computing with
+ * it.
+ */
 export function kvRowSeconds(model: ModelConfig, rates: ComputeRates, kvCacheBits: 16 | 4): number {
   const flops = 4 * model.numHeads * model.headDim;
   const reading = kvCacheBits === 4 ? kvRow4BitSeconds(model, rates) : kvRow16BitSeconds(model, rates);

@@ -1,4 +1,7 @@
-/** What the cost model says of one batch shape, still open in the placement: the terms of the estimate and of the LP alike. */
+/**
+ * What the cost model says of one batch shape, still open in the placement: the terms of the estimate and of the LP
+ * alike.
+ */
 import type { Policy } from '../policy/policy.js';
 import type { Link, Phase, StageName, Tier } from '../tiers.js';
 import { sum, type Affine } from './affine.js';
@@ -36,7 +39,10 @@ export interface Segment {
   readonly waking: Waking;
 }
 
-/** The device's threads have parked by the time that what they wait for has come: waking them takes some of the time they would wait. */
+/**
+ * The device's threads have parked by the time that what they wait for has come: waking them takes some of the time
+ * they would wait.
+ */
 export interface Waking {
   readonly wakeSeconds: number;
   /** The compute thread's, waits apart: what is left of a run's seconds it waits. */

@@ -1,4 +1,7 @@
-/** Who is in which slot in which step of the diagonal schedule, should everybody run to their `genTokens`: docs/schedule.md, "The diagonal schedule". */
+/**
+ * Who is in which slot in which step of the diagonal schedule, should everybody run to their `genTokens`:
+ * docs/schedule.md, "The diagonal schedule".
+ */
 import { kvPagesOf, type Room, type Slot } from '../policy/room.js';
 import type { TierBytes } from '../policy/policy.js';
 import { TIERS, type Tier } from '../tiers.js';
@@ -70,7 +73,10 @@ class Sharing {
     this.#visits.splice(this.#visits.indexOf(visit), 1);
   }
 
-  /** Whether there are enough for these and one more, in every step from `step` on. There is most demand in somebody's last step. */
+  /**
+   * Whether there are enough for these and one more, in every step from `step` on. There is most demand in somebody's
+   * last step.
+   */
   suffice(most: number, step: number, more?: Visit): boolean {
     const counts = this.#counts.fill(0);
     const visits = this.#visits;

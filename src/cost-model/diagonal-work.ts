@@ -1,7 +1,7 @@
 /**
- * The steps of the diagonal schedule as loads for the cost terms. A stretch of steps is a set of sequences of its own: one that
- * goes on through steps f <= i < t of its own is, to every formula, a sequence whose prompt has f - 1 tokens more and that ends
- * with step t - f of decode.
+ * The steps of the diagonal schedule as loads for the cost terms. A stretch of steps is a set of sequences of its own:
+ * one that goes on through steps f <= i < t of its own is, to every formula, a sequence whose prompt has f - 1 tokens
+ * more and that ends with step t - f of decode.
  */
 import { diagonalRoom, listedLengths, slotsOf } from '../policy/room.js';
 import type { SlotRuns } from '../policy/slots.js';

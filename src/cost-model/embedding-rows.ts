@@ -44,7 +44,9 @@ function positionRows({ model, shares }: Setting, load: StepLoad, home: AwayTier
   return [{ kind: 'embed', role: POSITIONS, home, share: rows.share, count: rows.amount }];
 }
 
-/** From disk one request for each row; over the link one copy for each GPU batch, or for as many rows as are in flight. */
+/**
+ * From disk one request for each row; over the link one copy for each GPU batch, or for as many rows as are in flight.
+ */
 function rowMovements({ model, shape, hasGpu }: Setting, load: StepLoad, fetch: RowFetch): Movement[] {
   const { kind, role, home, share, count } = fetch;
   const table = layerTensors(model, kind).find((tensor) => tensor.role === role)!;

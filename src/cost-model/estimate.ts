@@ -12,7 +12,10 @@ import type { Estimate, LinkBytes, StageSeconds } from './estimate-types.js';
 import { costTerms } from './terms.js';
 
 export interface EstimateOptions {
-  /** true: of the whole slices that the engine will place (always so of the diagonal schedule); false: of the fractions as they are. */
+  /**
+   * true: of the whole slices that the engine will place (always so of the diagonal schedule); false: of the fractions
+   * as they are.
+   */
   readonly realised: boolean;
 }
 
@@ -32,7 +35,9 @@ export function estimate(
   return evaluateTerms(costTerms(model, hardware, workload, policy), placementPoint(policy));
 }
 
-/** Of a policy as whole slices: what decides whether it is taken, and the rest when it is. Throws as `estimate` does. */
+/**
+ * Of a policy as whole slices: what decides whether it is taken, and the rest when it is. Throws as `estimate` does.
+ */
 export function estimateRealised(
   model: ModelConfig,
   hardware: HardwareProfile,
@@ -63,7 +68,9 @@ export function segmentSeconds({ boundSeconds }: Segment, point: PlacementPoint)
   return boundSeconds.reduce((most, bound) => Math.max(most, evaluate(bound, point)), 0);
 }
 
-/** What waking the device's threads adds to the compute stage of one run, never more than the time that it would wait. */
+/**
+ * What waking the device's threads adds to the compute stage of one run, never more than the time that it would wait.
+ */
 function wakingSeconds(segment: Segment, point: PlacementPoint): number {
   const { wakeSeconds, computing, batchLoads, numBatches } = segment.waking;
   if (wakeSeconds === 0) return 0;

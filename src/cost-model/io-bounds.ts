@@ -1,16 +1,16 @@
 /**
  * Weight I/O of the block schedules and the least that any schedule needs: FlexGen's appendix A.2 made exact.
  *
- * The model. A sequence (a row of the paper's grid) has columns c = 1..C, C = genTokens x numLayers: one decoder layer for one
- * token each, computed in order. The device holds the weights of one layer; a *load* brings another layer's, and the sequences
- * whose next column is of that layer may then advance by one. With c columns done a sequence keeps F(c) bytes of KV cache and
- * hidden states; F(0) = F(C) = 0, and all sequences together fit into a capacity. With more than one layer a sequence advances
- * once per load.
+ * The model. A sequence (a row of the paper's grid) has columns c = 1..C, C = genTokens x numLayers: one decoder layer
+ * for one token each, computed in order. The device holds the weights of one layer; a *load* brings another layer's,
+ * and the sequences whose next column is of that layer may then advance by one. With c columns done a sequence keeps
+ * F(c) bytes of KV cache and hidden states; F(0) = F(C) = 0, and all sequences together fit into a capacity. With more
+ * than one layer a sequence advances once per load.
  *
- * Lower bound. Just before layer j is loaded, every sequence that will advance holds its F(c - 1), all at once, so these sum to
- * at most the capacity M. Over all loads of layer j each sequence contributes each of its genTokens columns of that layer once:
- * loads of layer j >= sum over sequences of S_j / M, where S_j sums F(c - 1) over the sequence's columns c of layer j. And one
- * sequence alone needs genTokens loads of it.
+ * Lower bound. Just before layer j is loaded, every sequence that will advance holds its F(c - 1), all at once, so
+ * these sum to at most the capacity M. Over all loads of layer j each sequence contributes each of its genTokens
+ * columns of that layer once: loads of layer j >= sum over sequences of S_j / M, where S_j sums F(c - 1) over the
+ * sequence's columns c of layer j. And one sequence alone needs genTokens loads of it.
  */
 import { FlexplanError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
@@ -51,7 +51,9 @@ function numColumns({ numLayers, genTokens }: SequenceShape): number {
   return numLayers * genTokens;
 }
 
-/** F(c): prefill keeps promptTokens tokens per finished layer, decode one more per column; and the next column's input. */
+/**
+ * F(c): prefill keeps promptTokens tokens per finished layer, decode one more per column; and the next column's input.
+ */
 export function sequenceBytes(shape: SequenceShape, columnsDone: number): number {
   if (columnsDone <= 0 || columnsDone >= numColumns(shape)) return 0;
   const { numLayers, promptTokens, kvTokenBytes, hiddenTokenBytes } = shape;
@@ -60,7 +62,9 @@ export function sequenceBytes(shape: SequenceShape, columnsDone: number): number
   return kvTokenBytes * kvTokens + hiddenTokenBytes * (inPrefill ? promptTokens : 1);
 }
 
-/** P: the most that one sequence keeps: at the end of prefill or before the last column, for F grows within each phase. */
+/**
+ * P: the most that one sequence keeps: at the end of prefill or before the last column, for F grows within each phase.
+ */
 export function peakSequenceBytes(shape: SequenceShape): number {
   return Math.max(sequenceBytes(shape, shape.numLayers - 1), sequenceBytes(shape, numColumns(shape) - 1));
 }
@@ -100,8 +104,8 @@ export function leastWeightLoadsPerSequence(shape: SequenceShape, capacityBytes:
 }
 
 /**
- * Batches of `batchSize` sequences, each run to its end. Row-by-row systems take the GPU's batch; the zig-zag block schedule
- * takes a whole block and shares each load among its GPU batches.
+ * Batches of `batchSize` sequences, each run to its end. Row-by-row systems take the GPU's batch; the zig-zag block
+ * schedule takes a whole block and shares each load among its GPU batches.
  */
 export function rowByRow({ shape, count }: SequenceGroup, batchSize: number): ScheduleIo {
   return {
@@ -121,8 +125,8 @@ export function largestBlock(shape: SequenceShape, capacityBytes: number): numbe
 }
 
 /**
- * The diagonal block schedule: groups of `groupSize` sequences, a new one every `stride` tokens, all that are under way advance
- * on each load, oldest first. stride = genTokens is the zig-zag schedule.
+ * The diagonal block schedule: groups of `groupSize` sequences, a new one every `stride` tokens, all that are under way
+ * advance on each load, oldest first. stride = genTokens is the zig-zag schedule.
  */
 export function diagonal(group: SequenceGroup, groupSize: number, stride: number): ScheduleIo {
   const { numLayers, genTokens } = group.shape;
@@ -137,8 +141,9 @@ export function diagonal(group: SequenceGroup, groupSize: number, stride: number
 }
 
 /**
- * Most bytes during one token step. F grows with every column but where a sequence ends prefill (its hidden states shrink to
- * one token) or ends: so the most is before the last layer, or in it with the newest group still to go, or after it.
+ * Most bytes during one token step. F grows with every column but where a sequence ends prefill (its hidden states
+ * shrink to one token) or ends: so the most is before the last layer, or in it with the newest group still to go, or
+ * after it.
  */
 function diagonalStepBytes({ shape, count }: SequenceGroup, groupSize: number, stride: number, step: number): number {
   const { numLayers, genTokens } = shape;
@@ -161,9 +166,10 @@ function diagonalStepBytes({ shape, count }: SequenceGroup, groupSize: number, s
 }
 
 /**
- * How many times the least possible weight loads the zig-zag schedule with its largest block may need: (P / A) rho, where
- * rho is what is lost because blocks are whole sequences and the last one may be short. For KV cache alone P / A <= 2: F is
- * concave from 0, so F(c) + F(C-1-c) >= F(C-1). Hence FlexGen's "within 2x" where blocks fit exactly (rho = 1).
+ * How many times the least possible weight loads the zig-zag schedule with its largest block may need: (P / A) rho,
+ * where rho is what is lost because blocks are whole sequences and the last one may be short. For KV cache alone P / A
+ * <= 2: F is concave from 0, so F(c) + F(C-1-c) >= F(C-1). Hence FlexGen's "within 2x" where blocks fit exactly (rho =
+ * 1).
  */
 export function zigZagFactor({ shape, count }: SequenceGroup, capacityBytes: number): number {
   const peak = peakSequenceBytes(shape);
@@ -173,7 +179,10 @@ export function zigZagFactor({ shape, count }: SequenceGroup, capacityBytes: num
   return (peak / meanSequenceBytes(shape)) * shortBlockLoss * roundingLoss;
 }
 
-/** KV tokens that one sequence loads and stores in one layer over its whole generation, the same in every schedule of this model. */
+/**
+ * KV tokens that one sequence loads and stores in one layer over its whole generation, the same in every schedule of
+ * this model.
+ */
 export function kvIoTokens({ promptTokens, genTokens }: SequenceShape): number {
   return promptTokens * genTokens + (genTokens * (genTokens - 1)) / 2;
 }
@@ -192,8 +201,8 @@ export interface WeightIo {
 }
 
 /**
- * A plan's decoder-layer loads against the lower bound. `memory`: the capacity of every tier. What the weights leave of all of
- * them together may hold sequences (buffers take some of it, so the true bound is higher still).
+ * A plan's decoder-layer loads against the lower bound. `memory`: the capacity of every tier. What the weights leave of
+ * all of them together may hold sequences (buffers take some of it, so the true bound is higher still).
  */
 export function weightIoAgainstLowerBound(
   model: ModelConfig,

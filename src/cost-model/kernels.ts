@@ -1,4 +1,7 @@
-/** The kernels of a layer besides its matmuls: how many launches they take, and the bytes that they stream through memory. */
+/**
+ * The kernels of a layer besides its matmuls: how many launches they take, and the bytes that they stream through
+ * memory.
+ */
 import { BYTES_PER_ELEMENT, FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
 import type { Device } from '../tiers.js';
 
@@ -13,8 +16,8 @@ export interface LaunchSize {
 
 /**
  * Launches of one decoder layer for one GPU batch: matmuls q k v, o, up (with gate), down, and attention; between them
- * kernels over tokens x size elements; with experts, the router and the MLP of each expert that is touched. CUDA multiplies by all
- * experts in one launch, beside which it routes tokens and gathers them.
+ * kernels over tokens x size elements; with experts, the router and the MLP of each expert that is touched. CUDA
+ * multiplies by all experts in one launch, beside which it routes tokens and gathers them.
  */
 export function decoderLaunches(
   model: ModelConfig,
@@ -54,7 +57,10 @@ export function headLaunches(model: ModelConfig, device: Device): number {
   return (model.embeddingSize === model.hiddenSize ? 2 : 3) + (device === 'cuda' ? 2 : 0);
 }
 
-/** Bytes per token that one decoder layer's kernels between the matmuls read and write, in fp32 but for the hidden states at home. */
+/**
+ * Bytes per token that one decoder layer's kernels between the matmuls read and write, in fp32 but for the hidden
+ * states at home.
+ */
 export function elementwiseBytes(model: ModelConfig): number {
   const { hiddenSize, ffnSize, headDim, numHeads, numKvHeads } = model;
   const norms = 2 * 2 * hiddenSize;

@@ -1,4 +1,7 @@
-/** Bytes of the KV cache, at home and on its way: docs/schedule.md, "Buffers". The diagonal schedule takes whole pages of what zig-zag takes. */
+/**
+ * Bytes of the KV cache, at home and on its way: docs/schedule.md, "Buffers". The diagonal schedule takes whole pages
+ * of what zig-zag takes.
+ */
 import { kvRowBytes } from '../models/tensors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { isDiagonal } from '../policy/policy.js';

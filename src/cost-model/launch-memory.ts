@@ -1,4 +1,6 @@
-/** Bytes that the launches of a GPU batch take beside weights, KV cache and hidden states: docs/schedule.md, "Buffers". */
+/**
+ * Bytes that the launches of a GPU batch take beside weights, KV cache and hidden states: docs/schedule.md, "Buffers".
+ */
 import { FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
 import { kvRowBytes } from '../models/tensors.js';
 import { MIB } from '../units.js';
@@ -32,8 +34,8 @@ const CHUNK_ROWS = 64;
 const CPU_ATTENDED: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
 
 /**
- * On the device that computes: intermediates of the job's largest launch, its logits, its matmuls' inputs, prefixes kept for later ones,
- * scores of sparse attention.
+ * On the device that computes: intermediates of the job's largest launch, its logits, its matmuls' inputs, prefixes
+ * kept for later ones, scores of sparse attention.
  */
 export function deviceLaunchBytes(setting: Setting, job: WholeJob): number {
   const { model, shape, device } = setting;
@@ -44,7 +46,10 @@ export function deviceLaunchBytes(setting: Setting, job: WholeJob): number {
   return workspaceBytes(model, shape, tokens) + inputs + kept + fixed;
 }
 
-/** One layer's KV rows that prompts of a step share with those of GPU batches, or chunks, before theirs: of two prompts at most. */
+/**
+ * One layer's KV rows that prompts of a step share with those of GPU batches, or chunks, before theirs: of two prompts
+ * at most.
+ */
 function sharedPrefixBytes(model: ModelConfig, shape: BatchShape, job: WholeJob): number {
   if (shape.numGpuBatches === 1 && mostBatches(job.chunks) === 1) return 0;
   return inLines(2 * longestPrompt(job.batches.sequences) * kvRowBytes(model, shape.kvCacheBits));
@@ -54,7 +59,10 @@ const longestPrompt = remembered(({ lengths }: JobSequences): number =>
   lengths.reduce((most, { promptTokens }) => Math.max(most, promptTokens), 0),
 );
 
-/** On the host of a GPU: what CUDA's copies need, logits to sample; queries, outputs and sparse scores of attention on the CPU. */
+/**
+ * On the host of a GPU: what CUDA's copies need, logits to sample; queries, outputs and sparse scores of attention on
+ * the CPU.
+ */
 export function hostLaunchBytes(setting: Setting, job: WholeJob): number {
   const { model, shape, shares, device, hasGpu } = setting;
   const logits = device === 'cuda' ? inLines(FLOAT_BYTES * shape.gpuBatchSize * model.vocabSize) : 0;
@@ -78,8 +86,8 @@ export function hostDeviceBytes({ device }: Setting): number {
 }
 
 /**
- * The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch. A token of a mixture is a row for each of
- * its experts.
+ * The most tokens of a launch: a chunk of prompts, or one token of each sequence of a GPU batch. A token of a mixture
+ * is a row for each of its experts.
  */
 function launchTokens({ experts }: ModelConfig, shape: BatchShape, batches: BlockSet): number {
   const prompts = Math.min(largestBatchOf(batches, promptTokensOf), prefillChunkTokens(shape));

@@ -1,4 +1,7 @@
-/** Seconds of one launch of a schedule layer: its matmuls and the kernels between them. Attention over the KV cache is in compute.ts. */
+/**
+ * Seconds of one launch of a schedule layer: its matmuls and the kernels between them. Attention over the KV cache is
+ * in compute.ts.
+ */
 import type { ComputeRates, MatmulPoint } from '../hardware/hardware-profile.js';
 import { BYTES_PER_ELEMENT, FLOAT_BYTES, type ModelConfig } from '../models/model-config.js';
 import {
@@ -73,7 +76,10 @@ function newLaunchTimes(model: ModelConfig, weightBits: WeightBits, device: Devi
   };
 }
 
-/** All matmuls of one launch of a layer. Of a mixture's experts those that the tokens choose, each with its part of the tokens. */
+/**
+ * All matmuls of one launch of a layer. Of a mixture's experts those that the tokens choose, each with its part of the
+ * tokens.
+ */
 function layerMatmulSeconds(
   model: ModelConfig,
   rates: ComputeRates,

@@ -26,8 +26,8 @@ const STIFFENED = 4;
 const LEAST_IMPROVEMENT = 1e-6;
 
 /**
- * A local minimum of the sum of squared residuals. Each iteration solves (J'J + damping diag J'J) step = J'r for the unknowns that
- * are not pressed against a limit; a step that does not improve is tried again shorter.
+ * A local minimum of the sum of squared residuals. Each iteration solves (J'J + damping diag J'J) step = J'r for the
+ * unknowns that are not pressed against a limit; a step that does not improve is tried again shorter.
  */
 export function minimiseSquares(
   residualsAt: Residuals,

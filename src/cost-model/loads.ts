@@ -17,7 +17,10 @@ export interface Launch {
   readonly count: number;
 }
 
-/** A stretch of steps of a block set. `numRuns`: (block, step) pairs in which a sequence is live. Launches are totals over all runs. */
+/**
+ * A stretch of steps of a block set. `numRuns`: (block, step) pairs in which a sequence is live. Launches are totals
+ * over all runs.
+ */
 export interface StepLoad {
   readonly set: BlockSet;
   readonly range: StepRange;
@@ -87,7 +90,10 @@ export function numLaunches({ launches }: Pick<StepLoad, 'launches'>): number {
 const stepsUntil = ({ from, to }: StepRange, genTokens: number): number =>
   Math.max(0, Math.min(to, Math.max(genTokens, 1)) - from);
 
-/** Steps of the range in which the sequence is live. Of one range always the same function, as all amounts here: so sums are remembered. */
+/**
+ * Steps of the range in which the sequence is live. Of one range always the same function, as all amounts here: so sums
+ * are remembered.
+ */
 export const liveSteps = remembered(
   (range: StepRange): Amount =>
     ({ genTokens }) =>
@@ -124,8 +130,8 @@ const sharingFraction = remembered((set: BlockSet): number => 1 - set.numBlocks 
 const CHUNK_ROWS = 64;
 
 /**
- * KV rows of earlier steps that a slot away from the device loads, summed over the live steps: all of them, or with a window of
- * `slidingWindow` rows (none: Infinity) those from the beginning of the chunk in which it begins.
+ * KV rows of earlier steps that a slot away from the device loads, summed over the live steps: all of them, or with a
+ * window of `slidingWindow` rows (none: Infinity) those from the beginning of the chunk in which it begins.
  */
 export const loadedRows = rememberedFor((range: StepRange, slidingWindow: number): Amount => {
   if (range.from === 0) return () => 0;
@@ -144,7 +150,10 @@ function chunkSum(last: number): number {
   return CHUNK_ROWS * (CHUNK_ROWS * ((chunks * (chunks - 1)) / 2) + chunks * ((last % CHUNK_ROWS) + 1));
 }
 
-/** Pairs of a query and a KV row that it attends to, itself included, at most `slidingWindow` (all: Infinity) rows a query. */
+/**
+ * Pairs of a query and a KV row that it attends to, itself included, at most `slidingWindow` (all: Infinity) rows a
+ * query.
+ */
 export const attendedRows = rememberedFor((range: StepRange, slidingWindow: number): Amount => {
   if (range.from === 0) return ({ promptTokens }) => windowedSum(1, promptTokens, slidingWindow);
   return ({ promptTokens, genTokens }) =>
@@ -166,7 +175,10 @@ function stepLoad(set: BlockSet, range: StepRange): StepLoad {
 /** More than any number of sequences in a launch. */
 const KEY_STRIDE = 2 ** 22;
 
-/** Each batch (chunk) launches once with all its prompts. (A longer prompt than a chunk goes in pieces; they count as one.) */
+/**
+ * Each batch (chunk) launches once with all its prompts. (A longer prompt than a chunk goes in pieces; they count as
+ * one.)
+ */
 function prefillLaunches(set: BlockSet): Launch[] {
   const { sequences, batches } = set;
   const computed = computedPromptTokens(set);
@@ -199,7 +211,10 @@ interface LiveStretch {
   readonly count: number;
 }
 
-/** A batch with its sequences in order of their end: it launches with the first m from the end of the next shorter one on. */
+/**
+ * A batch with its sequences in order of their end: it launches with the first m from the end of the next shorter one
+ * on.
+ */
 const liveStretches = remembered(({ sequences, batches }: BlockSet): LiveStretch[] =>
   batches.flatMap(({ count, parts }) => {
     const [{ first, end }] = parts as [Stretch];

@@ -28,13 +28,19 @@ import { wholeJob, type WholeJob } from './whole-job.js';
 const WEIGHT_BUFFERS = 2;
 const STAGING_BUFFERS = 3;
 const LOAD_CHUNK_BYTES = 16 * MIB;
-/** Buffers of a tier besides those of the weights at home; each may be rounded up to a cache line (a page, for direct I/O). */
+/**
+ * Buffers of a tier besides those of the weights at home; each may be rounded up to a cache line (a page, for direct
+ * I/O).
+ */
 const MOST_BUFFERS = 8;
 
 const ACTIVATION_HOMES: Readonly<Record<Tier, readonly Tier[]>> = { gpu: ['gpu'], cpu: ['cpu'], disk: ['disk'] };
 const AWAY_ACTIVATION_HOMES: readonly Tier[] = ['cpu', 'disk'];
 
-/** For each tier the expressions whose maximum is its peak: one for each moment that may be the fullest. `sets`: all blocks of the job. */
+/**
+ * For each tier the expressions whose maximum is its peak: one for each moment that may be the fullest. `sets`: all
+ * blocks of the job.
+ */
 export function peakBytes(setting: Setting, sets: readonly BlockSet[]): Record<Tier, Affine[]> {
   const job = wholeJob(sets, prefillChunkTokens(setting.shape));
   const rounding = constant(MOST_BUFFERS * (setting.hasGpu ? CACHE_LINE_BYTES : PAGE_BYTES));
@@ -154,7 +160,10 @@ function diskActivationStaging(setting: Setting, job: WholeJob): Affine {
   return scale(STAGING_BUFFERS * (amount + (amount > 0 ? PAGE_BYTES : 0)), share);
 }
 
-/** The most hidden states at these homes of an item: the prompts of a chunk, or one token of each sequence of a GPU batch. */
+/**
+ * The most hidden states at these homes of an item: the prompts of a chunk, or one token of each sequence of a GPU
+ * batch.
+ */
 function largestHiddenStates(
   { model, shares }: Setting,
   { batches, chunks }: WholeJob,

@@ -1,4 +1,7 @@
-/** Runs that somebody measured, as the cost model can be asked about them: to fit a profile's constants, or to check them. */
+/**
+ * Runs that somebody measured, as the cost model can be asked about them: to fit a profile's constants, or to check
+ * them.
+ */
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { blockSize, type Policy } from '../policy/policy.js';

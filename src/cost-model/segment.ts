@@ -1,4 +1,6 @@
-/** A segment of the schedule: what one schedule layer computes and moves, as seconds of stages and bounds of the whole. */
+/**
+ * A segment of the schedule: what one schedule layer computes and moves, as seconds of stages and bounds of the whole.
+ */
 import { deviceRates, linkRate } from '../hardware/check-profile.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';
 import { once } from '../remembered.js';
@@ -159,7 +161,9 @@ function overlapBounds(run: Run, isFirst: boolean): Affine[] {
   ];
 }
 
-/** KV cache crosses at its own rate where the profile has one, also that from disk: it passes through the same memory. */
+/**
+ * KV cache crosses at its own rate where the profile has one, also that from disk: it passes through the same memory.
+ */
 function transferSeconds(hardware: HardwareProfile, { task, link, bytes, transfers }: Movement): number {
   const { bytesPerSecond, kvCacheBytesPerSecond = bytesPerSecond, latencySeconds } = linkRate(hardware, link)!;
   const isKvCache = task === 'loadKvCache' || task === 'storeKvCache';

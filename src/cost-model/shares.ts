@@ -1,7 +1,7 @@
 /**
- * How a placement shares out bytes, rows and sequences. Two readings of the same questions, so that every formula on top
- * of them is written once: planned fractions (answers affine in the placement variables: what the LP sees) and realised
- * slices (answers that are constants, counted row by row and slot by slot: what the engine will do).
+ * How a placement shares out bytes, rows and sequences. Two readings of the same questions, so that every formula on
+ * top of them is written once: planned fractions (answers affine in the placement variables: what the LP sees) and
+ * realised slices (answers that are constants, counted row by row and slot by slot: what the engine will do).
  */
 import type { ModelConfig } from '../models/model-config.js';
 import { layerTensors, rowBytes, type LayerKind, type TensorSpec, type WeightBits } from '../models/tensors.js';
@@ -29,7 +29,10 @@ export interface SlotShares<Home> {
   total(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
   /** GPU batches x steps in which a sequence at these homes is live. */
   liveBatches(set: BlockSet, homes: readonly Home[], range: StepRange): Portion;
-  /** The most that one GPU batch (chunk) sums up at these homes. Planned chunks: they may be wholly there, whatever the fraction. */
+  /**
+   * The most that one GPU batch (chunk) sums up at these homes. Planned chunks: they may be wholly there, whatever the
+   * fraction.
+   */
   largestBatch(set: BlockSet, homes: readonly Home[], amount: Amount): Portion;
 }
 

@@ -38,8 +38,8 @@ import { decoderMovements, embedMovements, headMovements, kvLoadMovements, weigh
 
 /**
  * The terms of (model, hardware, workload) for one batch shape. Without a realisation they are affine in the placement
- * variables; with one they are constants, counted slice by slice. Each is worked out when it is asked for: of most shapes a
- * search wants to know little.
+ * variables; with one they are constants, counted slice by slice. Each is worked out when it is asked for: of most
+ * shapes a search wants to know little.
  */
 export function costTerms(
   model: ModelConfig,
@@ -118,7 +118,9 @@ function setSegments(schedule: Schedule, set: BlockSet): Segment[] {
   ];
 }
 
-/** `groups`: the steps in segments, for the layers that grow with the KV cache; `steps`: all of them, for the others. */
+/**
+ * `groups`: the steps in segments, for the layers that grow with the KV cache; `steps`: all of them, for the others.
+ */
 function phaseSegments(schedule: Schedule, phase: Phase, groups: readonly StepGroup[], steps: StepGroup): Segment[] {
   const { setting, hardware } = schedule;
   const segment = (computes: Segment['computes'], layers: number, group: StepGroup, work: () => LayerWork): Segment => {
@@ -155,8 +157,8 @@ function sumOfParts(
 }
 
 /**
- * While the next tokens are embedded, the first decoder layer's weights come (no earlier: both weight buffers were in use)
- * and its first GPU batch's KV cache (no earlier: the head decides who goes on).
+ * While the next tokens are embedded, the first decoder layer's weights come (no earlier: both weight buffers were in
+ * use) and its first GPU batch's KV cache (no earlier: the head decides who goes on).
  */
 function embedLayer({ setting, hardware, weights }: Schedule, group: StepGroup): LayerWork {
   return sumOfParts(weights.decoder, group, (load) => ({

@@ -1,4 +1,7 @@
-/** What each task moves over which link, in how many transfers: docs/schedule.md, "One step". Totals over all runs of a step load. */
+/**
+ * What each task moves over which link, in how many transfers: docs/schedule.md, "One step". Totals over all runs of a
+ * step load.
+ */
 import { hiddenBytes, kvRowBytes, type LayerKind } from '../models/tensors.js';
 import type { Link, Tier } from '../tiers.js';
 import type { Amount } from '../workload/sequences.js';
@@ -17,7 +20,10 @@ import type { KvHome } from './shares.js';
 
 const Q_BYTES_PER_ELEMENT = 4;
 
-/** One load of a layer's streamed matrices: rows on cpu cross once, in one copy; rows on disk twice, read matrix by matrix. */
+/**
+ * One load of a layer's streamed matrices: rows on cpu cross once, in one copy; rows on disk twice, read matrix by
+ * matrix.
+ */
 export function weightMovements({ shares, hasGpu }: Setting, kind: LayerKind): Movement[] {
   return AWAY_TIERS.flatMap((home) => {
     const { amount: bytes, share } = shares.weights.bytes(kind, home, 'streamed');
@@ -64,7 +70,10 @@ const MOVED_HOMES: HomesOfTier = { cpu: ['cpuMoved'], disk: ['diskMoved'] };
 const TIER_HOMES: Readonly<Record<AwayTier, readonly Tier[]>> = { cpu: ['cpu'], disk: ['disk'] };
 const ATTENDED_HOMES: HomesOfTier = { cpu: ['cpuAttended'], disk: ['diskAttended'] };
 
-/** Past KV rows of one decoder layer that will be attended: to the device, or, where the CPU attends to rows on disk, to RAM. */
+/**
+ * Past KV rows of one decoder layer that will be attended: to the device, or, where the CPU attends to rows on disk, to
+ * RAM.
+ */
 export function kvLoadMovements(setting: Setting, load: StepLoad): Movement[] {
   if (load.range.from === 0) return [];
   const rows = loadedRows(load.range, setting.model.slidingWindow ?? Infinity);

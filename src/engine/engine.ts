@@ -30,8 +30,8 @@ export interface EngineOptions {
   /** Where KV cache, activations and 4-bit weights of the disk tier go. Absent: the system's temporary folder. */
   readonly spillDirectory?: string;
   /**
-   * How 4-bit weights are kept from one engine to the next; false: not at all. Absent: in a file beside the model, where
-   * that is worth it and there is room.
+   * How 4-bit weights are kept from one engine to the next; false: not at all. Absent: in a file beside the model,
+   * where that is worth it and there is room.
    */
   readonly quantizationCache?: QuantizationCacheOptions | false;
   /** Record every task. Absent: false. */

@@ -1,4 +1,7 @@
-/** What this process may use of the machine: less than all of it in a container, whose control group has limits of its own. */
+/**
+ * What this process may use of the machine: less than all of it in a container, whose control group has limits of its
+ * own.
+ */
 import { readFileSync } from 'node:fs';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -11,7 +14,10 @@ export interface HostLimits {
   readonly availableMemoryBytes: number;
 }
 
-/** Where limits are written, by version of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html, .../cgroup-v1/memory.html. */
+/**
+ * Where limits are written, by version of control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html,
+ * .../cgroup-v1/memory.html.
+ */
 interface Controller {
   readonly mounts: readonly string[];
   readonly limit: string;

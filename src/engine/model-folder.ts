@@ -24,7 +24,10 @@ export async function openModelFolder(path: string): Promise<ModelFolder> {
   return withStorageType(folder, model, locateTensors(model, await readWeightFiles(folder)));
 }
 
-/** The model's shape alone, for planning: the weights need not be there. Where they are, they are checked and give the dtype. */
+/**
+ * The model's shape alone, for planning: the weights need not be there. Where they are, they are checked and give the
+ * dtype.
+ */
 export async function loadModelConfig(path: string): Promise<ModelConfig> {
   const folder = await folderOf(path);
   return (await hasWeights(folder)) ? (await openModelFolder(folder)).model : readFolderConfig(folder);

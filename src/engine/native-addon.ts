@@ -1,4 +1,7 @@
-/** The native addon, as TypeScript sees it. Everything is resolved and checked before it crosses; native copies what it gets. */
+/**
+ * The native addon, as TypeScript sees it. Everything is resolved and checked before it crosses; native copies what it
+ * gets.
+ */
 import type { Schedule } from '../policy/policy.js';
 import type { Device, Link, StageName, Tier } from '../tiers.js';
 
@@ -38,13 +41,16 @@ export interface NativeModel {
 }
 
 /**
- * One tensor: where its bytes are, and which of its rows live where (rows [0, gpuRows) gpu, the next cpuRows cpu, the rest disk).
- * Vectors have rows = length, cols = 1 and are wholly on the device tier.
+ * One tensor: where its bytes are, and which of its rows live where (rows [0, gpuRows) gpu, the next cpuRows cpu, the
+ * rest disk). Vectors have rows = length, cols = 1 and are wholly on the device tier.
  */
 export interface NativeTensor {
   /** Schedule layer: 0 embed, 1..numLayers decoder, numLayers + 1 head. */
   readonly layer: number;
-  /** Role as in docs/schedule.md; vectors: `qBias`, `attentionNorm`, `attentionNormBias`, `mlpNorm`, `qNorm`, `finalNorm` ...; experts: `experts.3.up`. */
+  /**
+   * Role as in docs/schedule.md; vectors: `qBias`, `attentionNorm`, `attentionNormBias`, `mlpNorm`, `qNorm`,
+   * `finalNorm` ...; experts: `experts.3.up`.
+   */
   readonly role: string;
   readonly path: string;
   readonly byteOffset: number;
@@ -152,7 +158,10 @@ export interface NativeRunResult {
   readonly trace: readonly NativeTraceEvent[];
 }
 
-/** Rejections and throws are Errors with `code` one of ErrorCode's `out-of-memory`, `no-disk-space`, `bad-input`, `no-device`, `engine`. */
+/**
+ * Rejections and throws are Errors with `code` one of ErrorCode's `out-of-memory`, `no-disk-space`, `bad-input`,
+ * `no-device`, `engine`.
+ */
 export interface NativeEngine {
   /** Takes the arenas and loads the weights. Resolves with the weight bytes on each tier (vectors included). */
   open(): Promise<{ readonly weightBytes: BytesPerTier }>;
@@ -179,9 +188,14 @@ interface OnDevice {
 }
 
 export interface NativeMeasurements {
-  /** The CPU reads `bytes`; a GPU copies them inside its memory, which is twice the work. work = bytes read and written. */
+  /**
+   * The CPU reads `bytes`; a GPU copies them inside its memory, which is twice the work. work = bytes read and written.
+   */
   memoryRead(options: OnDevice & { bytes: number; repetitions: number; numThreads: number }): Promise<NativeSamples>;
-  /** One launch of `tokens` rows against weight matrices [rows, cols], rotating over enough of them to defeat the caches. work = FLOPs. */
+  /**
+   * One launch of `tokens` rows against weight matrices [rows, cols], rotating over enough of them to defeat the
+   * caches. work = FLOPs.
+   */
   matmul(
     options: OnDevice & {
       tokens: number;
@@ -209,8 +223,8 @@ export interface NativeMeasurements {
     },
   ): Promise<NativeSamples>;
   /**
-   * What parallel loops cost beyond their work: many in a row, or with a pause one after the threads have parked, as when a
-   * task has waited for its inputs. work = launches.
+   * What parallel loops cost beyond their work: many in a row, or with a pause one after the threads have parked, as
+   * when a task has waited for its inputs. work = launches.
    */
   launch(options: OnDevice & { pauseSeconds: number; repetitions: number; numThreads: number }): Promise<NativeSamples>;
   /** A task handed from one scheduler thread to another and back; work = hand-overs of one repetition. */

@@ -5,9 +5,9 @@ import { Engine, type EngineOptions, type Sequence } from './engine.js';
 import { lengthOf } from './generate.js';
 
 /**
- * Perplexity of a text's token ids: exp of the mean negative log-probability of a token given those before it in its window.
- * Windows of `predictedTokens + 1` ids start every `predictedTokens` ids, so every id but the first is predicted once; ids that
- * do not fill a last window are left out.
+ * Perplexity of a text's token ids: exp of the mean negative log-probability of a token given those before it in its
+ * window. Windows of `predictedTokens + 1` ids start every `predictedTokens` ids, so every id but the first is
+ * predicted once; ids that do not fill a last window are left out.
  * @throws FlexplanError `bad-input` if the ids do not fill one window, and what the engine throws.
  */
 export async function perplexity(

@@ -1,4 +1,7 @@
-/** Where a model's 4-bit weights are kept, so that they are quantized once (docs/quantization.md). The engine writes and reads the file. */
+/**
+ * Where a model's 4-bit weights are kept, so that they are quantized once (docs/quantization.md). The engine writes and
+ * reads the file.
+ */
 import { createHash } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, mkdir, stat, statfs } from 'node:fs/promises';
@@ -9,7 +12,10 @@ import { MIB } from '../units.js';
 import type { ModelFolder } from './model-folder.js';
 
 export interface QuantizationCacheOptions {
-  /** Folder of the file. Absent: the model's own, or that of the user's caches where nothing can be written beside the model. */
+  /**
+   * Folder of the file. Absent: the model's own, or that of the user's caches where nothing can be written beside the
+   * model.
+   */
   readonly directory?: string;
   /** Larger files are not kept, nor are those that would take more than half of what is free there. */
   readonly limitBytes?: number;
@@ -37,7 +43,9 @@ function storedBytes({ tensors }: ModelFolder): number {
   return tensors.reduce((sum, { quantizable, rows, cols }) => sum + (quantizable ? rows * quantizedBytes(cols) : 0), 0);
 }
 
-/** Beside the model the file has one name. Elsewhere the folder of the model is part of it, since many may lie there. */
+/**
+ * Beside the model the file has one name. Elsewhere the folder of the model is part of it, since many may lie there.
+ */
 async function placeOf(folder: ModelFolder, directory: string | undefined): Promise<string | undefined> {
   if (directory === undefined && (await isWritable(folder.path))) return join(folder.path, FILE_NAME);
   const cache = directory ?? join(process.env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'flexplan');

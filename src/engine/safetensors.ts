@@ -1,4 +1,7 @@
-/** Headers of safetensors files: what is stored, where. Tensor data is never read here; the native engine reads it in place. */
+/**
+ * Headers of safetensors files: what is stored, where. Tensor data is never read here; the native engine reads it in
+ * place.
+ */
 import { open, stat } from 'node:fs/promises';
 import { FlexplanError } from '../errors.js';
 

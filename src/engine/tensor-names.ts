@@ -1,10 +1,16 @@
-/** Roles of docs/schedule.md -> tensor names of Hugging Face files, and the files' shapes checked against the tensor table. */
+/**
+ * Roles of docs/schedule.md -> tensor names of Hugging Face files, and the files' shapes checked against the tensor
+ * table.
+ */
 import { FlexplanError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import { type LayerKind, layerTensors, type TensorSpec } from '../models/tensors.js';
 import type { FileTensor } from './safetensors.js';
 
-/** Role -> name. Names of decoder layers follow `<prefix>layers.<n>.`; of the rest, `<prefix>`; those with a leading `/`, nothing. */
+/**
+ * Role -> name. Names of decoder layers follow `<prefix>layers.<n>.`; of the rest, `<prefix>`; those with a leading
+ * `/`, nothing.
+ */
 type NameTable = Readonly<Record<string, string>>;
 
 interface NameScheme {

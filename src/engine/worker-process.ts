@@ -49,7 +49,8 @@ async function handle(message: ParentMessage): Promise<void> {
 }
 
 process.on('message', (message: ParentMessage) => void handle(message));
-// The parent is gone. Only with a closed engine are there no native threads that an orderly exit would pull memory from under.
+// The parent is gone. Only with a closed engine are there no native threads that an orderly exit would pull memory from
+// under.
 process.on('disconnect', () => (closed ? process.exit(0) : process.kill(process.pid, 'SIGKILL')));
 // Ctrl-C reaches the whole process group; the parent decides how to end.
 process.on('SIGINT', () => undefined);

@@ -1,4 +1,6 @@
-/** What the engine's own process and its parent say to each other (structured clone: typed arrays cross as they are). */
+/**
+ * What the engine's own process and its parent say to each other (structured clone: typed arrays cross as they are).
+ */
 import type {
   NativeEngineConfig,
   NativeMeasurements,

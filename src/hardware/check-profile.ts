@@ -1,4 +1,7 @@
-/** Hardware profiles from outside, and what a profile means for the model: rates as plain numbers, tiers with their capacity. */
+/**
+ * Hardware profiles from outside, and what a profile means for the model: rates as plain numbers, tiers with their
+ * capacity.
+ */
 import { FlexplanError } from '../errors.js';
 import { documentCheck } from '../schema.js';
 import type { Link, Tier } from '../tiers.js';

@@ -13,7 +13,9 @@ export interface Quantity {
 /** Time of a transfer = latencySeconds + bytes / bytesPerSecond. */
 export interface LinkRate {
   readonly bytesPerSecond: Quantity;
-  /** Of KV cache, where an engine keeps it in slower memory than the rest (pageable, not pinned). Absent: as the rest. */
+  /**
+   * Of KV cache, where an engine keeps it in slower memory than the rest (pageable, not pinned). Absent: as the rest.
+   */
   readonly kvCacheBytesPerSecond?: Quantity;
   readonly latencySeconds: Quantity;
 }
@@ -50,7 +52,10 @@ export interface ComputeRates {
   readonly dequantizeValuesPerSecond?: Quantity;
   /** Fixed cost of one kernel launch (or one parallel region on a CPU). */
   readonly launchSeconds: Quantity;
-  /** What the first launch costs more when the device has waited: threads have parked and must be woken. Absent: nothing. */
+  /**
+   * What the first launch costs more when the device has waited: threads have parked and must be woken. Absent:
+   * nothing.
+   */
   readonly wakeSeconds?: Quantity;
 }
 

@@ -1,4 +1,7 @@
-/** Checked access to the fields of a Hugging Face `config.json`. Every error names the model, the field and what it held. */
+/**
+ * Checked access to the fields of a Hugging Face `config.json`. Every error names the model, the field and what it
+ * held.
+ */
 import { FlexplanError } from '../errors.js';
 import type { DataType } from './model-config.js';
 

@@ -58,7 +58,10 @@ const OPT: Family = {
 };
 
 const GALACTICA: Family = { ...OPT, vocabSize: 50000, activation: 'gelu', bosTokenId: 0 };
-/** The two large Galactica checkpoints carry no biases (nor norm scales, which the planner counts: under 0.01 % of the bytes). */
+/**
+ * The two large Galactica checkpoints carry no biases (nor norm scales, which the planner counts: under 0.01 % of the
+ * bytes).
+ */
 const GALACTICA_LARGE: Family = { ...GALACTICA, qkvBias: false, outputBias: false, mlpBias: false };
 
 const LLAMA_2: Family = {

@@ -1,4 +1,6 @@
-/** Rotary positions as `config.json` states them: `rope_theta` + `rope_scaling`, or `rope_parameters` with both inside. */
+/**
+ * Rotary positions as `config.json` states them: `rope_theta` + `rope_scaling`, or `rope_parameters` with both inside.
+ */
 import type { ConfigFields } from './config-fields.js';
 import type { Positions } from './model-config.js';
 

@@ -5,7 +5,10 @@ import { BYTES_PER_ELEMENT, type ModelConfig } from './model-config.js';
 export type LayerKind = 'embed' | 'decoder' | 'head';
 export const LAYER_KINDS: readonly LayerKind[] = ['embed', 'decoder', 'head'];
 
-/** `matrix`: multiplied, so streamed to the device. `table`: read by row, wherever the row lies. `vector`: stays on the device tier in fp32. */
+/**
+ * `matrix`: multiplied, so streamed to the device. `table`: read by row, wherever the row lies. `vector`: stays on the
+ * device tier in fp32.
+ */
 type TensorKind = 'matrix' | 'table' | 'vector';
 
 /** Shape `[rows, cols]` as in the file (`[out, in]`); vectors: `[length, 1]`. */
@@ -47,7 +50,10 @@ const vector = (role: string, rows: number): TensorSpec => ({
   quantizable: false,
 });
 
-/** The tensors of one schedule layer: matrices and tables in placement order, then vectors. All decoder layers are alike. */
+/**
+ * The tensors of one schedule layer: matrices and tables in placement order, then vectors. All decoder layers are
+ * alike.
+ */
 export function layerTensors(model: ModelConfig, kind: LayerKind): readonly TensorSpec[] {
   let layers = tensorsOfModel.get(model);
   if (!layers) {

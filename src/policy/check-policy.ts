@@ -76,7 +76,10 @@ export function checkFractions({ placement }: Pick<Policy, 'placement'>): void {
   }
 }
 
-/** FlexGen's `--percent`: weights gpu, cpu; KV cache gpu, cpu; activations gpu, cpu (0 to 100); the rest of each is disk. */
+/**
+ * FlexGen's `--percent`: weights gpu, cpu; KV cache gpu, cpu; activations gpu, cpu (0 to 100); the rest of each is
+ * disk.
+ */
 type Percent = readonly [
   weightsGpu: number,
   weightsCpu: number,

@@ -28,17 +28,20 @@ export interface Policy {
   readonly cpuAttentionFraction: number;
   /** The same for the KV cache on the disk tier, after staging in RAM. Absent: 0. */
   readonly diskKvCpuAttentionFraction?: number;
-  /** At prefill the sequences of a GPU batch go through a layer in chunks of at most so many prompt tokens. Absent: 2048. */
+  /**
+   * At prefill the sequences of a GPU batch go through a layer in chunks of at most so many prompt tokens. Absent:
+   * 2048.
+   */
   readonly prefillChunkTokens?: number;
   /**
-   * Each query of each head reads V only of this share of its positions, those with the highest scores (docs/quantization.md).
-   * Above 0; absent or 1: of all. It changes results, so the planner never chooses it, and estimates do not count what it saves.
-   * Not on a CUDA device.
+   * Each query of each head reads V only of this share of its positions, those with the highest scores
+   * (docs/quantization.md). Above 0; absent or 1: of all. It changes results, so the planner never chooses it, and
+   * estimates do not count what it saves. Not on a CUDA device.
    */
   readonly sparseValueFraction?: number;
   /**
-   * zigzag: blocks one after the other. diagonal: one block in the memory of these, where waiting sequences enter as others end.
-   * Absent: zigzag.
+   * zigzag: blocks one after the other. diagonal: one block in the memory of these, where waiting sequences enter as
+   * others end. Absent: zigzag.
    */
   readonly schedule?: Schedule;
   /** Run the six tasks concurrently. */

@@ -1,4 +1,6 @@
-/** Fractions -> whole slices: what is planned is what is placed. The rules are in docs/schedule.md, "Where bytes live". */
+/**
+ * Fractions -> whole slices: what is planned is what is placed. The rules are in docs/schedule.md, "Where bytes live".
+ */
 import { FlexplanError } from '../errors.js';
 import type { ModelConfig } from '../models/model-config.js';
 import {
@@ -29,7 +31,10 @@ import {
 import { diagonalRoom, type Room } from './room.js';
 import { realiseSlots, type SlotRuns } from './slots.js';
 
-/** Rows [0, gpuRows) live on gpu, the next cpuRows on cpu, the rest on disk. Vectors: cols = 1, wholly on the device tier. */
+/**
+ * Rows [0, gpuRows) live on gpu, the next cpuRows on cpu, the rest on disk. Vectors: cols = 1, wholly on the device
+ * tier.
+ */
 export interface TensorPlacement {
   readonly role: string;
   readonly rows: number;

@@ -44,7 +44,10 @@ export function realiseSlots(policy: Policy, device: Device): SlotRuns {
   };
 }
 
-/** Of a running sequence of items, how many of the next `count` belong to the share: never negative, never off by one in the sum. */
+/**
+ * Of a running sequence of items, how many of the next `count` belong to the share: never negative, never off by one in
+ * the sum.
+ */
 function runningShare(share: number): (count: number) => number {
   let seen = 0;
   return (count) => {

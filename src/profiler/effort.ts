@@ -17,7 +17,9 @@ export interface Effort {
   readonly repetitions: number;
   readonly matmulRepetitions: number;
   readonly compute: Readonly<Record<ComputingDevice, ComputeEffort>>;
-  /** Transfers that are waited for as one, as the engine waits for a layer: from a slice of a small one to a large one. */
+  /**
+   * Transfers that are waited for as one, as the engine waits for a layer: from a slice of a small one to a large one.
+   */
   readonly diskTransferBytes: readonly number[];
   readonly diskRepetitions: number;
   readonly linkRepetitions: number;
@@ -77,8 +79,8 @@ export const CUDA_LINK_SIZES_BYTES: readonly number[] = [16 * KIB, 256 * KIB, 4 
 export const LONGEST_LINK_COPY_SECONDS = 0.05;
 
 /**
- * What is computed with: matrices and heads of models of the size that such a device runs, larger than its caches. Few rows
- * are those of a small model's matrices, or of the KV heads of a large one's.
+ * What is computed with: matrices and heads of models of the size that such a device runs, larger than its caches. Few
+ * rows are those of a small model's matrices, or of the KV heads of a large one's.
  */
 export const SHAPES = {
   cpu: {

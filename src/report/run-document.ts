@@ -1,4 +1,6 @@
-/** What `run --json` prints: one measured run beside what the cost model had said of it. Documents: JSON of this shape. */
+/**
+ * What `run --json` prints: one measured run beside what the cost model had said of it. Documents: JSON of this shape.
+ */
 import type { Estimate, LinkBytes, StageSeconds } from '../cost-model/estimate-types.js';
 import { documentCheck } from '../schema.js';
 import type { Policy, TensorClass, TierBytes } from '../policy/policy.js';

@@ -1,4 +1,6 @@
-/** JSON Schema of the run document: what a report reads of it. More may be in it (the plan's search, the environment). */
+/**
+ * JSON Schema of the run document: what a report reads of it. More may be in it (the plan's search, the environment).
+ */
 import { LINKS, STAGES, TIERS } from '../tiers.js';
 
 const amount = { type: 'number', minimum: 0 };

@@ -35,8 +35,8 @@ const NUDGE_FRACTION = 1e-5;
 const NUDGES: Readonly<Partial<Record<Tier, number>>> = { cpu: 1, disk: 2 };
 
 /**
- * Where tiers are equally fast for the job (none of them is its bottleneck), the faster ones: a price on the slower ones,
- * of a part of the objective far below the error of any estimate.
+ * Where tiers are equally fast for the job (none of them is its bottleneck), the faster ones: a price on the slower
+ * ones, of a part of the objective far below the error of any estimate.
  */
 export function preferringFastTiers(program: LinearProgram, objective: number): LinearProgram {
   const nudges = new Map(

@@ -149,8 +149,8 @@ function latencyRow({ affineInBlock, inBlock }: JobSeconds, maxLatencySeconds: n
 }
 
 /**
- * Objective: seconds of the job, of which a full block may take at most `maxLatencySeconds`. Values: the placement variables (and the
- * seconds of one run of each segment).
+ * Objective: seconds of the job, of which a full block may take at most `maxLatencySeconds`. Values: the placement
+ * variables (and the seconds of one run of each segment).
  */
 export function buildProgram(terms: CostTerms, domain: PlacementDomain, maxLatencySeconds = Infinity): LinearProgram {
   const seconds = jobSeconds(terms, domain);

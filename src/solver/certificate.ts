@@ -1,6 +1,6 @@
 /**
- * Proof that a solution is optimal, worked out from the program alone and not from what the solver says of itself:
- * the point obeys every bound, the duals obey theirs, and both objectives meet (weak duality then leaves no better point).
+ * Proof that a solution is optimal, worked out from the program alone and not from what the solver says of itself: the
+ * point obeys every bound, the duals obey theirs, and both objectives meet (weak duality then leaves no better point).
  * Errors are relative to the terms they come from, and to 1 in the balanced units of `equilibrate` where those vanish.
  */
 import { equilibrate, type Scaling } from './equilibrate.js';

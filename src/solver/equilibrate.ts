@@ -1,7 +1,8 @@
 /**
  * Row and column factors that bring the numbers of a program near 1: bytes and seconds differ by 10^12, and a simplex
- * with absolute tolerances does not survive that. Factors are powers of two, so scaling is exact. The bounds take part as one
- * more column, whose factor is the unit of all values: GLPK's presolver drops rows with tiny bounds as redundant.
+ * with absolute tolerances does not survive that. Factors are powers of two, so scaling is exact. The bounds take part
+ * as one more column, whose factor is the unit of all values: GLPK's presolver drops rows with tiny bounds as
+ * redundant.
  */
 import type { LinearProgram, SparseRow } from './linear-program.js';
 

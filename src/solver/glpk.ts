@@ -1,8 +1,8 @@
 /**
- * The only file that knows GLPK. Its manners, and what is done about them here:
- * meaningless numbers give a wrong optimum or abort the WebAssembly module, so they are refused before; with the presolver on,
- * infeasible and unbounded both come back as "undefined", so such a program is solved again without it; absolute
- * tolerances make badly scaled programs fail, so rows and columns are equilibrated; and what comes back is checked.
+ * The only file that knows GLPK. Its manners, and what is done about them here: meaningless numbers give a wrong
+ * optimum or abort the WebAssembly module, so they are refused before; with the presolver on, infeasible and unbounded
+ * both come back as "undefined", so such a program is solved again without it; absolute tolerances make badly scaled
+ * programs fail, so rows and columns are equilibrated; and what comes back is checked.
  */
 import type { GLPK as NodeGlpk, LP, Options, Result } from 'glpk.js/node';
 import { certify } from './certificate.js';

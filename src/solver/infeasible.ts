@@ -1,4 +1,6 @@
-/** When no policy fits: which tier lacks how many bytes, and the changes of which each one alone makes the job feasible. */
+/**
+ * When no policy fits: which tier lacks how many bytes, and the changes of which each one alone makes the job feasible.
+ */
 import type { BatchShape } from '../cost-model/cost-terms.js';
 import { capacityBytes, hasGpuTier } from '../hardware/check-profile.js';
 import type { HardwareProfile } from '../hardware/hardware-profile.js';

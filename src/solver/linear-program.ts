@@ -13,7 +13,10 @@ export interface LinearVariable {
   readonly cost: number;
 }
 
-/** `lower <= sum of coefficient * variable <= upper`. A variable that is named twice counts with the sum of its coefficients. */
+/**
+ * `lower <= sum of coefficient * variable <= upper`. A variable that is named twice counts with the sum of its
+ * coefficients.
+ */
 export interface LinearRow {
   readonly name: string;
   readonly terms: readonly LinearTerm[];
@@ -91,8 +94,8 @@ function findBoundFault(name: string, lower: number, upper: number): string | un
 }
 
 /**
- * What makes a program meaningless (as opposed to infeasible), or undefined. GLPK itself answers such input with a wrong
- * optimum or by aborting.
+ * What makes a program meaningless (as opposed to infeasible), or undefined. GLPK itself answers such input with a
+ * wrong optimum or by aborting.
  */
 export function findFault(program: LinearProgram): string | undefined {
   const nameFault =

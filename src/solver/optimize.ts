@@ -13,8 +13,8 @@ export interface PlanResult {
 }
 
 /**
- * The plan with the most generated tokens per second, or what is missing for one. Throws `usage` for unknown options and
- * values out of range; a job that does not fit is a result, not an error.
+ * The plan with the most generated tokens per second, or what is missing for one. Throws `usage` for unknown options
+ * and values out of range; a job that does not fit is a result, not an error.
  */
 export async function optimize(
   model: ModelConfig,

@@ -15,7 +15,10 @@ export interface OptimizeOptions {
   /** Default `auto`: the search decides. */
   readonly gpuBatchSize: number | 'auto';
   readonly numGpuBatches: number | 'auto';
-  /** Longest that a full block may take, from its start to its last token (of blocks that differ, the mean). Default Infinity. */
+  /**
+   * Longest that a full block may take, from its start to its last token (of blocks that differ, the mean). Default
+   * Infinity.
+   */
   readonly maxLatencySeconds: number;
   /** Attention reads V of this share of the positions; what finding them takes is memory. Default 1. */
   readonly sparseValueFraction: number;
@@ -57,7 +60,9 @@ const RULES: Readonly<Record<keyof OptimizeOptions, readonly [(value: unknown) =
   overlap: [(value) => typeof value === 'boolean', 'true or false'],
 };
 
-/** Defaults filled in. Throws `usage` that names an unknown key or a value out of range. `undefined` means the default. */
+/**
+ * Defaults filled in. Throws `usage` that names an unknown key or a value out of range. `undefined` means the default.
+ */
 export function resolveOptions(options: Partial<OptimizeOptions> = {}): OptimizeOptions {
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   for (const [key, value] of given) {

@@ -1,4 +1,7 @@
-/** The set of all placements: one simplex for each tensor class, and attention on the CPU over no more KV cache than is there. */
+/**
+ * The set of all placements: one simplex for each tensor class, and attention on the CPU over no more KV cache than is
+ * there.
+ */
 import { positionOf, type Affine, type PlacementVariable } from '../cost-model/affine.js';
 import type { Placement, Policy, TensorClass } from '../policy/policy.js';
 import { TENSOR_CLASSES } from '../policy/policy.js';
@@ -15,7 +18,10 @@ export interface PlacementDomain {
 
 export const placementVariable = (tensorClass: TensorClass, tier: Tier): PlacementVariable => `${tensorClass}.${tier}`;
 
-/** For each class the positions of its coefficients on the tiers that there are, and for KV cache of what attention there adds to it. */
+/**
+ * For each class the positions of its coefficients on the tiers that there are, and for KV cache of what attention
+ * there adds to it.
+ */
 interface ClassPositions {
   readonly placed: readonly number[];
   /** As long as `placed`; -1 where no attention is left to the CPU. */
@@ -32,7 +38,10 @@ const classPositions = remembered(({ tiers, cpuAttention }: PlacementDomain): Cl
   })),
 );
 
-/** Least value of the term over the whole domain: each class goes wholly to its cheapest tier. Infinity if no tier is left. */
+/**
+ * Least value of the term over the whole domain: each class goes wholly to its cheapest tier. Infinity if no tier is
+ * left.
+ */
 export function minimumOver(domain: PlacementDomain, { constant, coefficients }: Affine): number {
   let value = constant;
   for (const { placed, attended } of classPositions(domain)) {

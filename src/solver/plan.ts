@@ -25,9 +25,9 @@ export interface SearchSummary {
   /** Of the chosen shape's linear program, before rounding to whole slices. */
   readonly relaxedGenTokensPerSecond: number;
   /**
-   * 1 - realised / relaxed throughput: what rounding to whole rows and sequences costs. A little below 0 where the slices
-   * do better than fractions can know: positions that no prompt reaches are the last rows of their table, so those that lie on
-   * disk are never read.
+   * 1 - realised / relaxed throughput: what rounding to whole rows and sequences costs. A little below 0 where the
+   * slices do better than fractions can know: positions that no prompt reaches are the last rows of their table, so
+   * those that lie on disk are never read.
    */
   readonly roundingLossFraction: number;
 }
@@ -58,7 +58,10 @@ export interface Sensitivity {
 export interface JobSummary {
   readonly numSequences: number;
   readonly numBlocks: number;
-  /** From the start of a full block to its last token: the latency that `maxLatencySeconds` limits. Of blocks that differ, the mean. */
+  /**
+   * From the start of a full block to its last token: the latency that `maxLatencySeconds` limits. Of blocks that
+   * differ, the mean.
+   */
   readonly blockSeconds: number;
   readonly hours: number;
   /** From the spread of the profile's rates: all of them slow, all of them fast. */
@@ -74,7 +77,10 @@ export interface Plan {
     readonly name: string;
     readonly device: Device;
     readonly capacityBytes: TierBytes;
-    /** The machine as planned for, caps applied: `run` predicts other prompts with it, and paces the emulated links by it. */
+    /**
+     * The machine as planned for, caps applied: `run` predicts other prompts with it, and paces the emulated links by
+     * it.
+     */
     readonly profile: HardwareProfile;
   };
   readonly workload: Omit<Workload, 'sequences'>;

@@ -102,7 +102,10 @@ export class Planner {
     );
   }
 
-  /** A coarse grid for all bit widths, a finer one for the best of them, then the shapes around its best until they stay the best. */
+  /**
+   * A coarse grid for all bit widths, a finer one for the best of them, then the shapes around its best until they stay
+   * the best.
+   */
   async search(objective: 'throughput' | 'latency', maxLatencySeconds: number): Promise<SearchResult> {
     const { workload, options, solver } = this;
     const problem = { job: this.modelOn(this.hardware), solver, maxLatencySeconds, objective };

@@ -1,6 +1,7 @@
 /**
- * From the fractions of a linear program to slices that the engine can place, without breaking a capacity: whole sequences
- * first (a few ways to round them), then the weights anew around them, then smaller capacities until all fits.
+ * From the fractions of a linear program to slices that the engine can place, without breaking a capacity: whole
+ * sequences first (a few ways to round them), then the weights anew around them, then smaller capacities until all
+ * fits.
  */
 import type { CostTerms } from '../cost-model/cost-terms.js';
 import type { PlacementVariable } from '../cost-model/affine.js';

@@ -1,7 +1,8 @@
 /**
- * Over all batch shapes and bit widths, the realised policy with the least seconds per generated token. Best first: each
- * candidate carries a proven lower bound, each solved program leaves prices that raise the bounds of the others, and the
- * search ends when no bound is below the best policy found. Pure: no clock, no randomness, ties go to the earlier shape.
+ * Over all batch shapes and bit widths, the realised policy with the least seconds per generated token. Best first:
+ * each candidate carries a proven lower bound, each solved program leaves prices that raise the bounds of the others,
+ * and the search ends when no bound is below the best policy found. Pure: no clock, no randomness, ties go to the
+ * earlier shape.
  */
 import type { BatchShape, CostTerms } from '../cost-model/cost-terms.js';
 import type { RealisedEstimate } from '../cost-model/estimate.js';
@@ -128,7 +129,10 @@ class Search {
     return score < this.bestScore * (1 - WORTHWHILE_FRACTION);
   }
 
-  /** Shapes that may fit. Memory only grows with the batch shape, so what is larger than a shape that cannot fit is not even looked at. */
+  /**
+   * Shapes that may fit. Memory only grows with the batch shape, so what is larger than a shape that cannot fit is not
+   * even looked at.
+   */
   candidates(): Candidate[] {
     const { job, shapes } = this.problem;
     const tooLarge: BatchShape[] = [];
@@ -145,8 +149,8 @@ class Search {
   }
 
   /**
-   * Applies the prices found since the last look, the newest first (they come from the best shapes), until the candidate
-   * cannot win. A bound of Infinity: nothing of this shape fits, or not in time.
+   * Applies the prices found since the last look, the newest first (they come from the best shapes), until the
+   * candidate cannot win. A bound of Infinity: nothing of this shape fits, or not in time.
    */
   raiseBound(candidate: Candidate): void {
     const { terms, domain, pricesSeen } = candidate;

@@ -77,7 +77,10 @@ function linkChanges(
   });
 }
 
-/** Of the relaxed programs of some shapes the highest throughput. Shapes that the prices prove to be slower are not solved. */
+/**
+ * Of the relaxed programs of some shapes the highest throughput. Shapes that the prices prove to be slower are not
+ * solved.
+ */
 async function bestRelaxedThroughput(
   job: JobModel,
   shapes: readonly BatchShape[],

@@ -10,7 +10,9 @@ const LARGEST_NUM_GPU_BATCHES = 1024;
 /** So few are all tried. */
 const FEW = 12;
 
-/** Powers of `base`; `refine` tries the values between. With `halfway`, the values halfway up to the next power, too. */
+/**
+ * Powers of `base`; `refine` tries the values between. With `halfway`, the values halfway up to the next power, too.
+ */
 interface Grid {
   readonly base: number;
   readonly halfway: boolean;

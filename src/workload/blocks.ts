@@ -3,7 +3,10 @@ import { FlexplanError } from '../errors.js';
 import { jobSequences } from './sequences.js';
 import type { SequenceLength, Workload } from './workload.js';
 
-/** `count` blocks alike. Sequence `first + b < end` of the job sits in slot b; the last block may fill only the first slots. */
+/**
+ * `count` blocks alike. Sequence `first + b < end` of the job sits in slot b; the last block may fill only the first
+ * slots.
+ */
 export interface BlockGroup {
   readonly count: number;
   readonly first: number;

@@ -1,7 +1,13 @@
-/** A job's sequences in order, and sums over stretches of them: a prompt file is walked once for each amount, not once for each question. */
+/**
+ * A job's sequences in order, and sums over stretches of them: a prompt file is walked once for each amount, not once
+ * for each question.
+ */
 import type { SequenceLength, Workload } from './workload.js';
 
-/** What a sequence contributes to a sum. Sums are remembered by the identity of the function: pass constants where it is asked again. */
+/**
+ * What a sequence contributes to a sum. Sums are remembered by the identity of the function: pass constants where it is
+ * asked again.
+ */
 export type Amount = (length: SequenceLength) => number;
 
 export const promptTokensOf: Amount = ({ promptTokens }) => promptTokens;

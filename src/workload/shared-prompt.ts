@@ -1,4 +1,7 @@
-/** What all prompts of a job begin with: in each block the first computes it, the others take its KV rows (docs/schedule.md). */
+/**
+ * What all prompts of a job begin with: in each block the first computes it, the others take its KV rows
+ * (docs/schedule.md).
+ */
 /** The engine shares no fewer tokens. */
 const LEAST_SHARED_TOKENS = 16;
 

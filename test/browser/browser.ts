@@ -1,9 +1,14 @@
-/** As much of a browser as a planner needs, and nothing of Node: scripts run in realms of their own, with web workers. */
+/**
+ * As much of a browser as a planner needs, and nothing of Node: scripts run in realms of their own, with web workers.
+ */
 import { createContext, runInContext, type Context } from 'node:vm';
 import { fileURLToPath } from 'node:url';
 import { build, type Rolldown } from 'vite';
 
-/** The script of a page: `entry` and all that it imports, as `const page = ...`. Imports of Node's own modules are refused. */
+/**
+ * The script of a page: `entry` and all that it imports, as `const page = ...`. Imports of Node's own modules are
+ * refused.
+ */
 export async function bundleForBrowsers(entry: URL): Promise<string> {
   const result = await build({
     configFile: false,

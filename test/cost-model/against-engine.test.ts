@@ -1,4 +1,6 @@
-/** The estimate against the engine itself: bytes are a matter of fact, so they agree; peaks are never promised too low. */
+/**
+ * The estimate against the engine itself: bytes are a matter of fact, so they agree; peaks are never promised too low.
+ */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
 import { estimate } from '../../src/cost-model/estimate.js';

@@ -138,9 +138,10 @@ describe('the T4 of the FlexGen paper', () => {
 });
 
 /**
- * What FlexGen's engine makes of a weight policy: within each of its layers a matrix goes to the tier whose interval of the
- * percentages, disk first and GPU last, holds the middle of the matrix. Attention is four equal matrices (a third of the
- * layer's bytes), the MLP two; biases behind them draw each middle down a little, so one on a boundary falls below it.
+ * What FlexGen's engine makes of a weight policy: within each of its layers a matrix goes to the tier whose interval of
+ * the percentages, disk first and GPU last, holds the middle of the matrix. Attention is four equal matrices (a third
+ * of the layer's bytes), the MLP two; biases behind them draw each middle down a little, so one on a boundary falls
+ * below it.
  */
 function placedByFlexGen(gpu: number, cpu: number): [gpu: number, cpu: number] {
   const disk = 100 - gpu - cpu;

@@ -1,4 +1,7 @@
-/** What right I/O formulas must pass, and wrong ones fail: agreement with rows stepped one by one, and with exact optima of small jobs. */
+/**
+ * What right I/O formulas must pass, and wrong ones fail: agreement with rows stepped one by one, and with exact optima
+ * of small jobs.
+ */
 import fc from 'fast-check';
 import { expect } from 'vitest';
 import type * as bounds from '../../src/cost-model/io-bounds.js';

@@ -193,7 +193,9 @@ describe('the estimate', () => {
   });
 });
 
-/** Decode step `i` alone: that of a job whose prompt is longer by the tokens generated before, and which decodes once. */
+/**
+ * Decode step `i` alone: that of a job whose prompt is longer by the tokens generated before, and which decodes once.
+ */
 function stepSeconds(promptTokens: number, step: number, policy: Parameters<typeof estimate>[3]): number {
   return estimate(gatedModel, machine(), workloadFromNumbers(promptTokens + step - 1, 2), policy).decodeSeconds;
 }

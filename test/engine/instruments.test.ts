@@ -1,4 +1,7 @@
-/** Every measurement of the addon answers in its own terms. That the numbers are right is for the profiler's tests to say. */
+/**
+ * Every measurement of the addon answers in its own terms. That the numbers are right is for the profiler's tests to
+ * say.
+ */
 import { expect, test } from 'vitest';
 import type { NativeSamples } from '../../src/engine/native-addon.js';
 import { type Instruments, withInstruments } from '../../src/engine/instruments.js';

@@ -1,4 +1,7 @@
-/** What many engines leave behind: nothing. The native object in a process of its own, and processes that are killed at any moment. */
+/**
+ * What many engines leave behind: nothing. The native object in a process of its own, and processes that are killed at
+ * any moment.
+ */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,7 +15,10 @@ import { describeNative, fixtureFolder, greedy, ROOT } from './native.js';
 
 const MINUTE = 60_000;
 
-/** Opens and closes engines, two at once; some run, some close while they run. Prints what is left after 100 and after each 250 more. */
+/**
+ * Opens and closes engines, two at once; some run, some close while they run. Prints what is left after 100 and after
+ * each 250 more.
+ */
 const CYCLES = `
   const { readdirSync, readFileSync } = await import('node:fs');
   const from = (path) => import(${JSON.stringify(ROOT)} + 'dist/' + path);
@@ -80,8 +86,8 @@ describeNative('lifecycle', () => {
       expect(states).toHaveLength(5);
       expect(new Set(states.map(({ threads }) => threads)).size).toBe(1);
       expect(new Set(states.map(({ descriptors }) => descriptors)).size).toBe(1);
-      // What leaks grows in every part, what the allocators keep does not. An engine of this model holds 0.3 MB: one in a
-      // hundred left behind would show.
+      // What leaks grows in every part, what the allocators keep does not. An engine of this model holds 0.3 MB: one in
+      // a hundred left behind would show.
       const growth = states.slice(1).map(({ residentBytes }, part) => residentBytes - states[part]!.residentBytes);
       expect(Math.min(...growth)).toBeLessThan(0.5e6);
     },

@@ -1,4 +1,6 @@
-/** Models at random: config.json with any mix of what the families allow, and weights to match, in Hugging Face form. */
+/**
+ * Models at random: config.json with any mix of what the families allow, and weights to match, in Hugging Face form.
+ */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';

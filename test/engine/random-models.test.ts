@@ -17,7 +17,8 @@ const folder = join(temporaryFolder(), 'model');
 const largest = (values: ArrayLike<number>) => Math.max(...Array.from(values, Math.abs));
 
 describeNative('models at random compute what the slow transformer computes', () => {
-  // Two scores that are all but equal may change places in single precision: the models of sparse attention are always the same.
+  // Two scores that are all but equal may change places in single precision: the models of sparse attention are always
+  // the same.
   const cases = MODEL_FAMILIES.flatMap((family) => [
     { family, fraction: 1, settings: { numRuns: 10 } },
     { family, fraction: 0.3, settings: { numRuns: 4, seed: 1 } },

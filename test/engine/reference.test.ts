@@ -17,9 +17,9 @@ const GENERATED = 24;
 const LOGITS_STEPS = 5;
 
 /**
- * Allowed error of a logit, as a share of the largest expected one. fp32: only the order of sums differs. 16 bits: hidden
- * states and KV are rounded to storage, the reference's are not; bf16 has 8 bits. Kernels that multiply bf16 round every
- * input of a matmul as well.
+ * Allowed error of a logit, as a share of the largest expected one. fp32: only the order of sums differs. 16 bits:
+ * hidden states and KV are rounded to storage, the reference's are not; bf16 has 8 bits. Kernels that multiply bf16
+ * round every input of a matmul as well.
  */
 const TOLERANCES: readonly (readonly [RegExp, number])[] = [
   [/fp32 /, 1e-4],

@@ -12,7 +12,10 @@ import { writeModel } from './random-model.js';
 import { temporaryFolder } from './temporary-folder.js';
 
 const MINUTE = 60_000;
-/** What the allowance covers does not grow with the plan: stacks of threads, what the allocator keeps, ends of huge pages. */
+/**
+ * What the allowance covers does not grow with the plan: stacks of threads, what the allocator keeps, ends of huge
+ * pages.
+ */
 const ALLOWANCE_BYTES = 4 * MIB;
 const ALLOWED_FRACTION = 0.02;
 
@@ -34,7 +37,9 @@ const SEQUENCES = Array.from({ length: 8 }, (_, i) =>
   ),
 );
 
-/** Bytes that the engine's process has had at most, as the system counted them, and what the engine says of its tiers. */
+/**
+ * Bytes that the engine's process has had at most, as the system counted them, and what the engine says of its tiers.
+ */
 async function measured(options: EngineOptions, sequences = SEQUENCES) {
   const engine = await Engine.open(options);
   try {

@@ -1,4 +1,7 @@
-/** The transformer written down as plainly as possible, in double precision, without cache: the twin that the engine is held against. */
+/**
+ * The transformer written down as plainly as possible, in double precision, without cache: the twin that the engine is
+ * held against.
+ */
 import type { ModelConfig } from '../../src/models/model-config.js';
 
 type Vector = number[];

@@ -1,4 +1,7 @@
-/** Prompt files, policies, profiles and plans with something wrong in them are refused in one line, or mean what they say. */
+/**
+ * Prompt files, policies, profiles and plans with something wrong in them are refused in one line, or mean what they
+ * say.
+ */
 import { readdirSync, readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';

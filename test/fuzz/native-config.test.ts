@@ -1,4 +1,7 @@
-/** Whatever reaches the native engine in place of what TypeScript resolves is refused in words or runs: it never crashes. */
+/**
+ * Whatever reaches the native engine in place of what TypeScript resolves is refused in words or runs: it never
+ * crashes.
+ */
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { everythingInMemory } from '../../src/engine/default-policy.js';

@@ -3,7 +3,10 @@ import { FlexplanError } from '../../src/errors.js';
 import { findModel, knownModels, nearModelNames } from '../../src/models/registry.js';
 import { parameterCount } from '../../src/models/tensors.js';
 
-/** Parameters of the published checkpoints: the hub's count of tensor elements where there is one, else the paper's figure. */
+/**
+ * Parameters of the published checkpoints: the hub's count of tensor elements where there is one, else the paper's
+ * figure.
+ */
 const PUBLISHED_PARAMETERS: Readonly<Record<string, number>> = {
   'facebook/opt-125m': 125_239_296,
   'facebook/opt-350m': 331_196_416,

@@ -1,4 +1,6 @@
-/** The native code's own tests: kernels against slow twins, tiers, and the engine under random policies (native/test). */
+/**
+ * The native code's own tests: kernels against slow twins, tiers, and the engine under random policies (native/test).
+ */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { availableParallelism } from 'node:os';

@@ -1,4 +1,7 @@
-/** FlexGen's published policies (its bench_suite.py; at 1024 tokens, where none is published, with half the batch of 512) against plans. */
+/**
+ * FlexGen's published policies (its bench_suite.py; at 1024 tokens, where none is published, with half the batch of
+ * 512) against plans.
+ */
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import { estimate } from '../../src/cost-model/estimate.js';

@@ -40,7 +40,9 @@ interface KnownProgram {
   readonly objective: number;
 }
 
-/** Builds a program around a point and duals that satisfy the optimality conditions, so the optimum is known beforehand. */
+/**
+ * Builds a program around a point and duals that satisfy the optimality conditions, so the optimum is known beforehand.
+ */
 function programWithKnownOptimum(
   matrix: readonly (readonly number[])[],
   point: readonly number[],

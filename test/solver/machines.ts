@@ -89,7 +89,10 @@ export const smallJob: Workload = workloadFromNumbers(24, 8, 40);
 const logarithmic = (low: number, high: number): fc.Arbitrary<number> =>
   fc.integer({ min: Math.round(100 * low), max: Math.round(100 * high) }).map((hundredths) => 10 ** (hundredths / 100));
 
-/** Room for what a CUDA device takes whatever the model (docs/schedule.md, "Buffers"), and a little for its inputs and logits. */
+/**
+ * Room for what a CUDA device takes whatever the model (docs/schedule.md, "Buffers"), and a little for its inputs and
+ * logits.
+ */
 const withCudaParts = (numbers: MachineNumbers): MachineNumbers =>
   numbers.device === 'cuda'
     ? { ...numbers, gpuBytes: numbers.gpuBytes + 76 * MIB, cpuBytes: numbers.cpuBytes + 14 * MIB }

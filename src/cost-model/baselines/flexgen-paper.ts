@@ -1,4 +1,7 @@
-/** FlexGen's cost model as published (arXiv 2303.06865, A.3): perfect overlap of five stages per layer, its memory constraints. */
+/**
+ * FlexGen's cost model as published (arXiv 2303.06865, A.3): perfect overlap of five stages per layer, its memory
+ * constraints.
+ */
 import type { ModelConfig } from '../../models/model-config.js';
 import { blockSize, type Policy } from '../../policy/policy.js';
 import { LINKS, type Link, type Phase, type Tier } from '../../tiers.js';
@@ -27,7 +30,9 @@ export interface FlexGenEstimate {
   readonly genTokensPerSecond: number;
 }
 
-/** What lives on a tier for the whole phase (`home`) and what the computation of one layer needs besides (`working`). */
+/**
+ * What lives on a tier for the whole phase (`home`) and what the computation of one layer needs besides (`working`).
+ */
 interface HomeAndWorking {
   readonly home: number;
   readonly working: number;

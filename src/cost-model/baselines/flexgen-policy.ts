@@ -21,8 +21,8 @@ import { fitsInto } from './fits.js';
 import { allOn } from './row-by-row.js';
 
 /**
- * Shares of every capacity that it may fill, by its account of memory. Its authors ran with all of it or 80 %, and adjusted
- * by hand what then did not fit; here less is tried until our account, which is stricter, agrees.
+ * Shares of every capacity that it may fill, by its account of memory. Its authors ran with all of it or 80 %, and
+ * adjusted by hand what then did not fit; here less is tried until our account, which is stricter, agrees.
  */
 const RELAXATIONS = [1, 0.8, 0.6];
 /** Of its best policies at one relaxation, how many are tried. */
@@ -51,7 +51,9 @@ export const flexGen: BaselineFinder = (model, hardware, workload): Baseline | u
   return undefined;
 };
 
-/** Rounded, for batch shapes that are alike to its model (all on the GPU, say) must tie: then the larger GPU batch wins. */
+/**
+ * Rounded, for batch shapes that are alike to its model (all on the GPU, say) must tie: then the larger GPU batch wins.
+ */
 function tokensPerSecond(model: ModelConfig, workload: Workload, policy: Policy, rates: FlexGenReleasedRates): number {
   return Number(estimateFlexGenReleased(model, workload, policy, rates).genTokensPerSecond.toPrecision(9));
 }

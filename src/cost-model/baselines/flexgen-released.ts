@@ -1,6 +1,7 @@
 /**
  * FlexGen's cost model as later released with its code: the paper's terms with separate rates for KV cache and hidden
- * states, prefill and decode; weight loads that do not overlap the rest of decode; a CPU rate that falls with small batches.
+ * states, prefill and decode; weight loads that do not overlap the rest of decode; a CPU rate that falls with small
+ * batches.
  */
 import type { ModelConfig } from '../../models/model-config.js';
 import type { Policy } from '../../policy/policy.js';
@@ -31,7 +32,10 @@ export interface FlexGenReleasedRates {
   readonly prefillAttentionFlopsPerSecond: number;
   readonly decodeGpuAttentionFlopsPerSecond: number;
   readonly cpuAttentionFlopsPerSecond: number;
-  /** Loss of the CPU rate: with both a small batch and a small hidden size, with a small batch, with a small hidden size. */
+  /**
+   * Loss of the CPU rate: with both a small batch and a small hidden size, with a small batch, with a small hidden
+   * size.
+   */
   readonly cpuLoss: { readonly both: number; readonly batch: number; readonly hidden: number };
 }
 

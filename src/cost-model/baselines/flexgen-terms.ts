@@ -1,9 +1,10 @@
 /**
- * The terms of FlexGen's cost model (arXiv 2303.06865, sections 4.3 and A.3): bytes and FLOPs of one decoder layer for one
- * block, 16-bit OPT. The published and the released variant share them and differ in how they turn them into seconds.
+ * The terms of FlexGen's cost model (arXiv 2303.06865, sections 4.3 and A.3): bytes and FLOPs of one decoder layer for
+ * one block, 16-bit OPT. The published and the released variant share them and differ in how they turn them into
+ * seconds.
  *
- * The paper's letters: s promptTokens, n genTokens, h1 hiddenSize, h2 ffnSize, nh numHeads, l numLayers, bls block size,
- * gbs GPU batch size; wg wc wd, cg cc cd, hg hc hd the placement of weights, KV cache and hidden states.
+ * The paper's letters: s promptTokens, n genTokens, h1 hiddenSize, h2 ffnSize, nh numHeads, l numLayers, bls block
+ * size, gbs GPU batch size; wg wc wd, cg cc cd, hg hc hd the placement of weights, KV cache and hidden states.
  */
 import type { ModelConfig } from '../../models/model-config.js';
 import { blockSize, type Policy, type TensorClass } from '../../policy/policy.js';

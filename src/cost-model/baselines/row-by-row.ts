@@ -1,6 +1,6 @@
 /**
- * Row-by-row systems: one batch at a time runs to its end, the KV cache stays with the device, and weights that do not fit
- * beside it are loaded again for every token of every batch (arXiv 2303.06865, sections 2 and 6).
+ * Row-by-row systems: one batch at a time runs to its end, the KV cache stays with the device, and weights that do not
+ * fit beside it are loaded again for every token of every batch (arXiv 2303.06865, sections 2 and 6).
  */
 import { capacityBytes, hasGpuTier } from '../../hardware/check-profile.js';
 import type { HardwareProfile } from '../../hardware/hardware-profile.js';
@@ -52,8 +52,8 @@ function rowByRowPolicy(
 }
 
 /**
- * On the first tier that holds the weights, the largest batch that fits. Rates are those of `hardware`, which the caller has
- * adapted to how the system uses them. Undefined when nothing fits.
+ * On the first tier that holds the weights, the largest batch that fits. Rates are those of `hardware`, which the
+ * caller has adapted to how the system uses them. Undefined when nothing fits.
  */
 export function fitRowByRow(
   model: ModelConfig,

@@ -15,8 +15,8 @@ const t4 = profile('t4');
 
 /**
  * The T4 rows of the FlexGen paper: batches and lowest memory level of its appendix and scripts; tokens per second of
- * Table 2 (printed to two decimals). The profile was not fitted to any of them; one constant, the share of the link that
- * DeepSpeed attains, was read off its 30B row.
+ * Table 2 (printed to two decimals). The profile was not fitted to any of them; one constant, the share of the link
+ * that DeepSpeed attains, was read off its 30B row.
  */
 const PUBLISHED = [
   { system: 'Accelerate', model: '6.7b', promptTokens: 512, batch: 2, weights: 'gpu', tokensPerSecond: 25.12 },

@@ -30,7 +30,9 @@ function policy(gpuBatchSize: number, numGpuBatches: number, ...percent: number[
 const POLICY_30B = policy(48, 3, 20, 80, 0, 100, 0, 100);
 const POLICY_175B = policy(32, 8, 0, 50, 0, 0, 0, 100);
 
-/** Byte and FLOP totals of the printed equations, worked out by hand for the paper's two policies at s = 512, n = 32. */
+/**
+ * Byte and FLOP totals of the printed equations, worked out by hand for the paper's two policies at s = 512, n = 32.
+ */
 const ORACLE = [
   {
     model: opt30b,

@@ -25,7 +25,10 @@ function placementOf(value: (name: string) => number): Placement {
   return Object.fromEntries(entries) as Placement;
 }
 
-/** Constant and coefficients of functions that are affine in the nine fractions, by evaluating them at 0 and at the unit points. */
+/**
+ * Constant and coefficients of functions that are affine in the nine fractions, by evaluating them at 0 and at the unit
+ * points.
+ */
 function affineRows(shape: Omit<Policy, 'placement'>, functions: (policy: Policy) => readonly number[]) {
   const at = (name?: string) => functions({ ...shape, placement: placementOf((n) => (n === name ? 1 : 0)) });
   const constants = at();
