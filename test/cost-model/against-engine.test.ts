@@ -133,7 +133,7 @@ describeNative('estimate against engine', () => {
         expect(Math.round(bothPhases(trafficBytes, link))).toBe(bothPhases(result.trafficBytes, link));
       moved += result.trafficBytes.prefill.cpuToGpu;
     };
-    await fc.assert(fc.asyncProperty(arbitraryCase({ weightBits: 16, kvCacheBits: 16 }), compare), { numRuns: 8 });
+    await fc.assert(fc.asyncProperty(arbitraryCase({ weightBits: 16, kvCacheBits: 16 }), compare), { numRuns: 16 });
     expect(moved).toBeGreaterThan(0);
   }, 60_000);
 
