@@ -115,10 +115,16 @@ void testPlacements(Checks& check, const TemporaryFolder& folder, int numPolicie
              "policies: enough with overlap, enough emulated, enough that refill");
 }
 
-std::unique_ptr<AsyncDevice> makeAsyncDevice(const EngineConfig& config, Budgets& budgets, uint64_t seed) {
-  auto pool = std::make_unique<ThreadPool>(1);
-  auto inner = makeDevice(config.device, *pool, budgets, config.cpuToGpuRate, config.gpuToCpuRate);
-  return std::make_unique<AsyncDevice>(std::move(pool), std::move(inner), seed);
+// Makes an engine's device, and notes it in `made`.
+auto makesAsyncDevice(AsyncDevice*& made, uint64_t seed, bool spoilsRows) {
+  return [&made, seed, spoilsRows](const EngineConfig& config, ThreadPool&, Budgets& budgets) {
+    auto pool = std::make_unique<ThreadPool>(1);
+    auto inner = makeDevice(config.device, *pool, budgets, config.cpuToGpuRate, config.gpuToCpuRate);
+    auto device = std::make_unique<AsyncDevice>(std::move(pool), std::move(inner), seed);
+    if (spoilsRows) device->spoilRowsBeforeWindows();
+    made = device.get();
+    return device;
+  };
 }
 
 // A device that lags behind gives the same results: nothing of it is used too early.
@@ -134,11 +140,7 @@ void testAsyncDevice(Checks& check, const TemporaryFolder& folder, int numPolici
     for (int n = 0; n < numPolicies; ++n) {
       const EngineConfig config = randomConfig(base, random);
       AsyncDevice* device = nullptr;
-      Engine engine(config, [&](const EngineConfig&, ThreadPool&, Budgets& budgets) {
-        auto made = makeAsyncDevice(config, budgets, random.bits());
-        device = made.get();
-        return made;
-      });
+      Engine engine(config, makesAsyncDevice(device, random.bits(), false));
       engine.open();
       Cancellation early(sequences.size());
       engine.run(
@@ -485,12 +487,7 @@ void testWindow(Checks& check, const TemporaryFolder& folder, int numPolicies) {
     for (int n = 0; n < numPolicies; ++n) {
       const EngineConfig config = randomConfig(base, random);
       AsyncDevice* device = nullptr;
-      Engine engine(config, [&](const EngineConfig&, ThreadPool&, Budgets& budgets) {
-        auto made = makeAsyncDevice(config, budgets, random.bits());
-        made->spoilRowsBeforeWindows();
-        device = made.get();
-        return made;
-      });
+      Engine engine(config, makesAsyncDevice(device, random.bits(), true));
       engine.open();
       const RunResult result = engine.run(sequences, kIgnore, Cancellation(sequences.size()));
       check.that(sameResults(result, expected), name + ": results of policy " + std::to_string(n));

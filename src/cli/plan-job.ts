@@ -39,8 +39,8 @@ async function resolveJob(request: PlanRequest): Promise<ResolvedJob> {
   const hardware = cappedProfile(request.hw, request);
   const model = await loadModel(request.model);
   const workload = await chosenWorkload(request, model);
-  const { weightBits, kvBits: kvCacheBits, maxLatencySeconds, gpuBatchSize, numGpuBatches, sparseValues } = request;
-  const sparseValueFraction = sparseValues;
+  const { weightBits, kvBits: kvCacheBits, sparseValues: sparseValueFraction } = request;
+  const { maxLatencySeconds, gpuBatchSize, numGpuBatches } = request;
   const chosen = { weightBits, kvCacheBits, maxLatencySeconds, gpuBatchSize, numGpuBatches, sparseValueFraction };
   const options = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== undefined));
   return { model, hardware, workload, options };

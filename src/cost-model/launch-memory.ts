@@ -11,6 +11,7 @@ import { oneSequence, promptTokensOf, type JobSequences } from '../workload/sequ
 import { inLines } from './alignment.js';
 import { largestBatchOf, mostBatches, type BlockSet } from './block-sets.js';
 import type { BatchShape } from './cost-terms.js';
+import { CHUNK_ROWS } from './loads.js';
 import type { Setting } from './movement.js';
 import type { KvHome } from './shares.js';
 import { oneByOne, type WholeJob } from './whole-job.js';
@@ -30,7 +31,6 @@ const EXPERT_ROW_WORDS = 4;
 const MOST_SPARSE_UNITS = 128;
 const SPARSE_SCORE_BYTES = 64 * MIB;
 const SPARSE_QUERY_ROWS = 8;
-const CHUNK_ROWS = 64;
 const CPU_ATTENDED: readonly KvHome[] = ['cpuAttended', 'diskAttended'];
 
 /**

@@ -127,7 +127,7 @@ const computedPromptTokens = remembered((set: BlockSet): Amount => {
 const sharingFraction = remembered((set: BlockSet): number => 1 - set.numBlocks / totalOf(set, oneSequence));
 
 /** KV rows are attended in chunks of so many positions. */
-const CHUNK_ROWS = 64;
+export const CHUNK_ROWS = 64;
 
 /**
  * KV rows of earlier steps that a slot away from the device loads, summed over the live steps: all of them, or with a
